@@ -1,0 +1,5 @@
+"""The graph IR: operators on named tensors, and the groups of them that become kernels."""
+
+from polycomp.graph.ir import Call, Graph, Group, Infer, Lower, Node, Operator, OpKind, Symbol, TensorType
+
+__all__ = ["Call", "Graph", "Group", "Infer", "Lower", "Node", "OpKind", "Operator", "Symbol", "TensorType"]

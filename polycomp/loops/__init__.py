@@ -1,0 +1,31 @@
+"""Loop nests: the explicit form of a scheduled kernel, its passes, and an interpreter used as a test oracle."""
+
+from polycomp.loops.ir import (
+    Alloc,
+    Block,
+    Buffer,
+    For,
+    If,
+    Let,
+    LoopKind,
+    LoopNest,
+    Prefetch,
+    Scope,
+    Stmt,
+    Store,
+)
+
+__all__ = [
+    "Alloc",
+    "Block",
+    "Buffer",
+    "For",
+    "If",
+    "Let",
+    "LoopKind",
+    "LoopNest",
+    "Prefetch",
+    "Scope",
+    "Stmt",
+    "Store",
+]

@@ -1,0 +1,108 @@
+"""LoopNest IR: explicit loops, allocations and stores. The last IR before code generation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from polycomp.dtypes import DType
+from polycomp.expr import Expr, Var
+from polycomp.poly.tree import LoopKind, Scope
+from polycomp.te import Dim
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Buffer:
+    """Row-major memory of ``shape`` elements. Compared by identity."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...]
+    scope: Scope = Scope.ARGUMENT
+
+
+class Stmt:
+    """Base of loop-nest statements."""
+
+
+@dataclasses.dataclass(frozen=True)
+class For(Stmt):
+    """``for var in range(start, stop): body``."""
+
+    var: Var
+    start: Expr
+    stop: Expr
+    kind: LoopKind
+    body: Stmt
+
+
+@dataclasses.dataclass(frozen=True)
+class If(Stmt):
+    """``body`` only where ``condition`` holds. Inside a VECTOR loop the condition may differ per lane (a mask)."""
+
+    condition: Expr
+    body: Stmt
+    orelse: Stmt | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Let(Stmt):
+    """``var`` stands for ``value`` within ``body``."""
+
+    var: Var
+    value: Expr
+    body: Stmt
+
+
+@dataclasses.dataclass(frozen=True)
+class Alloc(Stmt):
+    """``buffer`` (WORKSPACE or REGISTER, content undefined) exists within ``body``."""
+
+    buffer: Buffer
+    body: Stmt
+
+
+@dataclasses.dataclass(frozen=True)
+class Store(Stmt):
+    """``buffer[indices] = value``; with ``reduce`` (of REDUCE_OPS), ``buffer[indices] = buffer[indices] op value``.
+
+    A reducing store may be reassociated: in a VECTOR loop whose variable is not in ``indices`` it is a horizontal
+    reduction. ``source`` names where the statement comes from.
+    """
+
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    value: Expr
+    reduce: str = ""
+    source: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block(Stmt):
+    """Statements one after the other."""
+
+    stmts: tuple[Stmt, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefetch(Stmt):
+    """Ask for the cache line at ``buffer[indices]``; ``write`` when it will be stored to."""
+
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    write: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopNest:
+    """One kernel as explicit loops.
+
+    ``inputs`` then ``outputs`` are its ARGUMENT buffers in order; ``sizes`` its int64 parameters (>= 0).
+    ``sources`` are the names of the model's nodes it computes.
+    """
+
+    name: str
+    sizes: tuple[Var, ...]
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    body: Stmt
+    sources: tuple[str, ...] = ()

@@ -1,0 +1,77 @@
+"""The schedule tree: in which order, and on what storage, a kernel's statements are executed.
+
+A tree is a sequence of nodes. :class:`Loop` is a band of one dimension, :class:`Leaf` executes one statement
+instance, :class:`Allocate` gives a tensor private storage within its body. Trees are immutable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+
+from polycomp.expr import Expr, Var
+from polycomp.te import Dim, Tensor
+
+
+class Scope(enum.Enum):
+    """Where a buffer lives."""
+
+    ARGUMENT = "argument"  # passed to the kernel; 64-byte aligned, row-major, no two arguments overlap
+    WORKSPACE = "workspace"  # scratch memory, shared by all threads, or private to each when allocated inside PARALLEL
+    REGISTER = "register"  # small and of constant shape: a stack array that codegen promotes to registers
+
+
+class LoopKind(enum.Enum):
+    """How a loop is executed. VECTOR and UNROLL need a constant extent."""
+
+    SERIAL = "serial"
+    PARALLEL = "parallel"
+    VECTOR = "vector"
+    UNROLL = "unroll"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """``for var in range(extent): body``. ``var`` is unique in the tree; ``extent`` may use size parameters and
+    variables of enclosing loops."""
+
+    var: Var
+    extent: Dim
+    kind: LoopKind
+    body: tuple[Node, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """Executes ``statement`` at ``point``: one expression over the enclosing loops per statement iterator.
+
+    Where a guard does not hold nothing is executed.
+    """
+
+    statement: str
+    point: tuple[Expr, ...]
+    guards: tuple[Expr, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocate:
+    """Within ``body``, ``tensor[x]`` is stored at ``x - origin`` of a buffer of ``shape``, private to each execution
+    of this node. Its content is undefined at the start."""
+
+    tensor: Tensor
+    scope: Scope
+    origin: tuple[Expr, ...]
+    shape: tuple[Dim, ...]
+    body: tuple[Node, ...]
+
+
+Node = Loop | Leaf | Allocate
+
+
+def walk(nodes: tuple[Node, ...], path: tuple[Node, ...] = ()) -> Iterator[tuple[Node, tuple[Node, ...]]]:
+    """All nodes in execution order, each with the nodes that enclose it, outermost first."""
+    for node in nodes:
+        yield node, path
+        if not isinstance(node, Leaf):
+            yield from walk(node.body, (*path, node))

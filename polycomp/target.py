@@ -1,0 +1,165 @@
+"""What a module is compiled for: a :class:`Target`, detected from this machine or named by the user."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import platform
+
+from polycomp.errors import TargetError
+
+# Linux's /proc/cpuinfo flag -> LLVM feature. Only what codegen can use; a masked feature is absent from cpuinfo.
+_X86_FEATURES = {
+    "sse3": "sse3", "pni": "sse3", "ssse3": "ssse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "popcnt": "popcnt",
+    "avx": "avx", "avx2": "avx2", "fma": "fma", "f16c": "f16c", "bmi1": "bmi", "bmi2": "bmi2", "abm": "lzcnt",
+    "movbe": "movbe", "avx512f": "avx512f", "avx512bw": "avx512bw", "avx512cd": "avx512cd", "avx512dq": "avx512dq",
+    "avx512vl": "avx512vl", "avx512_vnni": "avx512vnni", "avx_vnni": "avxvnni", "avx512vbmi": "avx512vbmi",
+    "avx512_bf16": "avx512bf16", "avx512_fp16": "avx512fp16",
+}  # fmt: skip
+_AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A CPU to compile for.
+
+    ``features`` are LLVM feature names, sorted; ``vector_bytes`` is the width of one vector register and
+    ``vector_registers`` their number; cache sizes are in bytes per core (L3: per socket).
+    """
+
+    kind: str  # "cpu"
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    vector_bytes: int
+    vector_registers: int
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 512 * 1024
+    l3_bytes: int = 8 * 1024 * 1024
+    cores: int = 1
+
+    @property
+    def arch(self) -> str:
+        """``x86_64`` or ``aarch64``."""
+        return self.triple.split("-")[0]
+
+    def lanes(self, element_bytes: int) -> int:
+        """Elements of ``element_bytes`` bytes in one vector register."""
+        return max(1, self.vector_bytes // element_bytes)
+
+    @property
+    def key(self) -> str:
+        """Text that is equal for two targets exactly when they get the same code."""
+        caches = f"{self.l1_bytes}/{self.l2_bytes}/{self.l3_bytes}"
+        return f"{self.triple};{self.cpu};{','.join(self.features)};{caches};{self.cores}"
+
+
+def host_target() -> Target:
+    """Describe the CPU this process runs on, as Linux reports it (so features masked by a hypervisor are absent)."""
+    machine = platform.machine()
+    if machine in ("aarch64", "arm64"):
+        return _aarch64("generic")
+    if machine not in ("x86_64", "AMD64"):
+        raise TargetError(f"this machine's CPU {machine!r} is not supported; polycomp compiles for x86_64 and aarch64")
+    return _x86_64(_cpuinfo_flags())
+
+
+def parse_target(text: str) -> Target:
+    """Turn ``--target``'s text into a Target: ``cpu`` (this machine), or ``TRIPLE[,cpu=NAME][,features=a+b]``."""
+    if text == "cpu":
+        return host_target()
+    triple, *settings = text.split(",")
+    arch = triple.split("-")[0]
+    options = dict(s.split("=", 1) for s in settings if "=" in s)
+    unknown = [s for s in settings if s.split("=", 1)[0] not in ("cpu", "features")]
+    if arch not in ("x86_64", "aarch64") or unknown:
+        what = f"setting {unknown[0]!r}" if unknown and arch in ("x86_64", "aarch64") else f"target {text!r}"
+        raise TargetError(
+            f"{what} is unknown; use 'cpu' for this machine, or a triple such as "
+            f"'x86_64-linux-gnu,features=avx2+fma' or 'aarch64-linux-gnu,cpu=cortex-a72'"
+        )
+    if arch == "aarch64":
+        return _aarch64(options.get("cpu", "generic"))
+    return _x86_64(frozenset(_X86_FLAGS.get(f, f) for f in options.get("features", "avx2+fma").split("+")))
+
+
+_X86_FLAGS = {feature: flag for flag, feature in _X86_FEATURES.items()}
+
+
+def _cpuinfo_flags() -> frozenset[str]:
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+def _x86_64(flags: frozenset[str]) -> Target:
+    features = {_X86_FEATURES[f] for f in flags if f in _X86_FEATURES}
+    if not features >= _AVX512:
+        features = {f for f in features if not f.startswith("avx512")}
+    wide = "avx512f" in features
+    vector_bytes = 64 if wide else 32 if "avx2" in features else 16
+    return Target(
+        kind="cpu",
+        triple="x86_64-unknown-linux-gnu",
+        cpu="x86-64",
+        features=tuple(sorted(features)),
+        vector_bytes=vector_bytes,
+        vector_registers=32 if wide else 16,
+        cores=available_cores(),
+        **_cache_sizes(),
+    )
+
+
+def _aarch64(cpu: str) -> Target:
+    return Target(
+        kind="cpu",
+        triple="aarch64-unknown-linux-gnu",
+        cpu=cpu,
+        features=("neon",),
+        vector_bytes=16,
+        vector_registers=32,
+        cores=available_cores(),
+    )
+
+
+def available_cores() -> int:
+    """Cores that this process may use: the affinity mask, cut by the cgroup's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cpu_quota()
+    return max(1, min(cores, quota) if quota else cores)
+
+
+def _cgroup_cpu_quota() -> int | None:
+    """CPUs granted by cgroup v2's ``cpu.max`` or v1's CFS quota, rounded up; None when there is no limit."""
+    try:
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            folder = pathlib.Path("/sys/fs/cgroup/cpu")
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return None
+    return -(-int(quota) // int(period))
+
+
+def _cache_sizes() -> dict[str, int]:
+    """Data cache sizes of CPU 0 in bytes, as sysfs gives them; absent levels keep the Target's defaults."""
+    sizes: dict[str, int] = {}
+    for index in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            level, kind = (index / "level").read_text().strip(), (index / "type").read_text().strip()
+            text = (index / "size").read_text().strip()
+        except OSError:
+            continue
+        if kind != "Instruction" and text.endswith("K"):
+            sizes[f"l{level}_bytes"] = int(text[:-1]) * 1024
+    return {k: v for k, v in sizes.items() if k in ("l1_bytes", "l2_bytes", "l3_bytes")}

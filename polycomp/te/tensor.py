@@ -1,0 +1,185 @@
+"""Tensors defined by expressions: ``placeholder``, ``compute`` and ``reduce_axis``.
+
+The vocabulary (placeholder, compute, reduce axis) follows Halide and TVM's tensor expressions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from polycomp.dtypes import DType, DTypeLike, as_dtype
+from polycomp.errors import ExpressionError, ShapeError
+from polycomp.expr import Const, Expr, ExprLike, Load, Reduce, Var, const, loads, node, walk, wrap
+
+Dim = int | Expr
+"""A size: an int, or an int64 expression over size variables that are bound at run time."""
+
+
+@node
+class Axis(Var):
+    """One dimension of an iteration space, usable as an index: it runs over ``0 <= axis < extent``."""
+
+    extent: Dim = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Tensor:
+    """An array value: a placeholder (``body`` is None), or defined by ``body`` at the point ``axes``.
+
+    ``shape`` has one :data:`Dim` per dimension. Tensors compare by identity. ``source`` says where the tensor
+    comes from (an ONNX node name or a Python line) and reaches errors, profiles and comments in emitted code.
+    """
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: DType
+    axes: tuple[Axis, ...] = ()
+    body: Expr | None = None
+    source: str = ""
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, indices: ExprLike | tuple[ExprLike, ...]) -> Expr:
+        """The element at ``indices``, one int64 expression (or int) per dimension; ``()`` for a scalar."""
+        index = indices if isinstance(indices, tuple) else (indices,)
+        if len(index) != len(self.shape):
+            raise ShapeError(
+                f"tensor {self.name!r} has {len(self.shape)} dimensions, but {len(index)} indices were given"
+            )
+        return Load(self, tuple(wrap(i) for i in index))
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors that ``body`` loads from, each once, in order of first use."""
+        return () if self.body is None else tuple(dict.fromkeys(load.source for load in loads(self.body)))
+
+    @property
+    def reduce_axes(self) -> tuple[Axis, ...]:
+        """The axes reduced over; empty when the body is not a reduction."""
+        return self.body.axes if isinstance(self.body, Reduce) else ()
+
+    def __repr__(self) -> str:
+        dims = ", ".join(str(d) for d in self.shape)
+        head = f"{self.name}: {self.dtype.value}[{dims}]"
+        if self.body is None:
+            return head
+        return f"{head} [{', '.join(a.name for a in self.axes)}] = {self.body}"
+
+
+def placeholder(shape: Sequence[Dim], dtype: DTypeLike = DType.FLOAT32, name: str = "input") -> Tensor:
+    """An input tensor of ``shape``."""
+    return Tensor(name, tuple(shape), as_dtype(dtype))
+
+
+def reduce_axis(extent: Dim, name: str = "k") -> Axis:
+    """An axis to reduce over, ``0 <= axis < extent``; within one ``compute`` all axes have different names."""
+    return Axis(name, DType.INT64, extent)
+
+
+def compute(shape: Sequence[Dim], body: Callable[..., ExprLike], name: str = "", source: str = "") -> Tensor:
+    """The tensor whose element at ``(i, j, ...)`` is ``body(i, j, ...)``.
+
+    ``body`` takes one int64 index per dimension of ``shape`` (or ``*indices``), and its parameter names become the
+    axes' names. A reduction (:func:`sum` and its like) may only be the outermost expression.
+    Raises :class:`ExpressionError` for a wrong number of indices, repeated axis names or a nested reduction.
+    """
+    axes = tuple(Axis(n, DType.INT64, d) for n, d in zip(_axis_names(body, len(shape)), shape, strict=True))
+    value = wrap(body(*axes))
+    what = name or getattr(body, "__name__", "compute")
+    _check_reductions(value, axes, what)
+    return Tensor(name or "computed", tuple(shape), value.dtype, axes, value, source)
+
+
+def _axis_names(body: Callable[..., Any], rank: int) -> tuple[str, ...]:
+    parameters = list(inspect.signature(body).parameters.values())
+    if [p for p in parameters if p.kind is p.VAR_POSITIONAL]:
+        return tuple(f"i{d}" for d in range(rank))
+    names = tuple(p.name for p in parameters)
+    if len(names) != rank:
+        raise ExpressionError(
+            f"the tensor has {rank} dimensions but its function takes {len(names)} indices ({', '.join(names)}); "
+            f"give it one parameter per dimension"
+        )
+    return names
+
+
+def _check_reductions(value: Expr, axes: tuple[Axis, ...], name: str) -> None:
+    inner = value.operand if isinstance(value, Reduce) else value
+    if [n for n in walk(inner) if isinstance(n, Reduce)]:
+        raise ExpressionError(
+            f"tensor {name!r} uses a reduction inside a larger expression; compute the reduction as a tensor of "
+            f"its own and load from that"
+        )
+    reduced = value.axes if isinstance(value, Reduce) else ()
+    names = [a.name for a in (*axes, *reduced)]
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise ExpressionError(f"tensor {name!r} has two axes named {repeated[0]!r}; give each axis its own name")
+
+
+def _reduce(op: str, operand: ExprLike, axis: Axis | Sequence[Axis]) -> Expr:
+    axes = (axis,) if isinstance(axis, Axis) else tuple(axis)
+    return Reduce(op, wrap(operand), axes)
+
+
+def sum(operand: ExprLike, axis: Axis | Sequence[Axis]) -> Expr:
+    """The sum of ``operand`` over ``axis``; 0 over an empty axis."""
+    return _reduce("sum", operand, axis)
+
+
+def prod(operand: ExprLike, axis: Axis | Sequence[Axis]) -> Expr:
+    """The product of ``operand`` over ``axis``; 1 over an empty axis."""
+    return _reduce("prod", operand, axis)
+
+
+def max(operand: ExprLike, axis: Axis | Sequence[Axis]) -> Expr:
+    """The largest ``operand`` over ``axis`` (NaN if any is NaN); the dtype's minimum over an empty axis."""
+    return _reduce("max", operand, axis)
+
+
+def min(operand: ExprLike, axis: Axis | Sequence[Axis]) -> Expr:
+    """The smallest ``operand`` over ``axis`` (NaN if any is NaN); the dtype's maximum over an empty axis."""
+    return _reduce("min", operand, axis)
+
+
+def all(operand: ExprLike, axis: Axis | Sequence[Axis]) -> Expr:
+    """Bitwise (bool: logical) ``and`` of ``operand`` over ``axis``."""
+    return _reduce("and", operand, axis)
+
+
+def any(operand: ExprLike, axis: Axis | Sequence[Axis]) -> Expr:
+    """Bitwise (bool: logical) ``or`` of ``operand`` over ``axis``."""
+    return _reduce("or", operand, axis)
+
+
+def reduce_identity(op: str, dtype: DType) -> Const:
+    """The value that a reduction ``op`` starts from."""
+    values: dict[str, int | float] = {
+        "sum": 0,
+        "prod": 1,
+        "max": dtype.minimum,
+        "min": dtype.maximum,
+        "and": 1 if dtype is DType.BOOL else -1,
+        "or": 0,
+    }
+    return const(values[op], dtype)
+
+
+def topological_order(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """All tensors that ``outputs`` depend on, placeholders and the outputs included, producers first."""
+    order: dict[Tensor, None] = {}
+    stack: list[tuple[Tensor, bool]] = [(t, False) for t in reversed(outputs)]
+    while stack:
+        tensor, done = stack.pop()
+        if tensor in order:
+            continue
+        if done:
+            order[tensor] = None
+            continue
+        stack.append((tensor, True))
+        stack.extend((t, False) for t in reversed(tensor.inputs()))
+    return tuple(order)
