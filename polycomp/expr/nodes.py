@@ -15,26 +15,8 @@ from polycomp.dtypes import DType, DTypeLike, as_dtype
 from polycomp.errors import DTypeError
 
 BINARY_OPS = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "truncdiv",
-        "truncmod",
-        "floordiv",
-        "floormod",
-        "fmod",
-        "pow",
-        "min",
-        "max",
-        "and",
-        "or",
-        "xor",
-        "shl",
-        "shr",
-        "atan2",
-    ]
+    ("add", "sub", "mul", "div", "truncdiv", "truncmod", "floordiv", "floormod", "fmod", "pow", "min", "max")
+    + ("and", "or", "xor", "shl", "shr", "atan2")
 )
 """``div`` is for floats; integers divide by ``truncdiv`` (C) or ``floordiv``. ``min``/``max`` on floats give NaN
 when either operand is NaN. ``and``/``or``/``xor`` are bitwise on integers, logical on bool."""
@@ -42,42 +24,9 @@ when either operand is NaN. ``and``/``or``/``xor`` are bitwise on integers, logi
 COMPARE_OPS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 
 UNARY_OPS = frozenset(
-    [
-        "neg",
-        "not",
-        "abs",
-        "sign",
-        "exp",
-        "expm1",
-        "log",
-        "log1p",
-        "log2",
-        "exp2",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "erf",
-        "floor",
-        "ceil",
-        "round",
-        "trunc",
-        "isnan",
-        "isinf_pos",
-        "isinf_neg",
-        "sigmoid",
-    ]
+    ("neg", "not", "abs", "sign", "exp", "expm1", "log", "log1p", "log2", "exp2", "sqrt", "rsqrt", "reciprocal")
+    + ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf")
+    + ("floor", "ceil", "round", "trunc", "isnan", "isinf_pos", "isinf_neg", "sigmoid")
 )
 """``round`` is to nearest even. ``not`` is logical on bool and bitwise on integers. ``isnan`` and the ``isinf``
 pair give bool; all others keep their operand's dtype."""

@@ -7,13 +7,12 @@ from polycomp.loops.ir import (
     For,
     If,
     Let,
-    LoopKind,
     LoopNest,
     Prefetch,
-    Scope,
     Stmt,
     Store,
 )
+from polycomp.poly.tree import LoopKind, Scope
 
 __all__ = [
     "Alloc",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from polycomp.expr import Expr, Interval, Reduce, Var, free_vars, wrap
-from polycomp.poly.tree import Leaf, Loop, LoopKind, Node
-from polycomp.te import Axis, Tensor, reduce_identity, topological_order
+from polycomp.poly.tree import Node
+from polycomp.te import Axis, Tensor, reduce_identity
 
 
 @dataclasses.dataclass(frozen=True)
