@@ -1,0 +1,79 @@
+"""LLVM IR text to machine code: the only place that runs LLVM's optimiser and code generator."""
+
+from __future__ import annotations
+
+import functools
+
+import llvmlite.binding as llvm
+
+from polycomp.errors import CompileError
+from polycomp.target import Target
+
+_SPEED_LEVEL = 2
+
+
+def compile_ir(ir_text: str, target: Target, optimise: bool = True) -> bytes:
+    """A relocatable ELF object (position independent, small code model) of an LLVM IR module.
+
+    ``optimise=False`` skips the middle end; code generation still allocates registers and schedules. Raises
+    :class:`CompileError` when LLVM does not accept the text.
+    """
+    machine, module = _lower(ir_text, target, optimise)
+    return bytes(machine.emit_object(module))
+
+
+def assembly(ir_text: str, target: Target) -> str:
+    """The assembly of the same code that :func:`compile_ir` puts into the object."""
+    machine, module = _lower(ir_text, target, True)
+    return str(machine.emit_assembly(module))
+
+
+def optimised_ir(ir_text: str, target: Target) -> str:
+    """The IR after LLVM's middle end."""
+    return str(_lower(ir_text, target, True)[1])
+
+
+def _lower(ir_text: str, target: Target, optimise: bool) -> tuple[llvm.TargetMachine, llvm.ModuleRef]:
+    machine = _target_machine(target)
+    module = _parse(ir_text)
+    module.triple = target.triple
+    module.data_layout = str(machine.target_data)
+    if optimise:
+        _optimise(module, machine)
+    return machine, module
+
+
+def _parse(ir_text: str) -> llvm.ModuleRef:
+    try:
+        module = llvm.parse_assembly(ir_text, llvm.create_context())
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"LLVM rejects the generated IR: {error}") from error
+    return module
+
+
+def _optimise(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    """LLVM's default pipeline without its vectorisers: schedules vectorise, so they would only cost compile time."""
+    tuning = llvm.create_pipeline_tuning_options(speed_level=_SPEED_LEVEL)
+    tuning.loop_vectorization = False
+    tuning.slp_vectorization = False
+    tuning.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+
+
+def _target_machine(target: Target) -> llvm.TargetMachine:
+    _initialise()
+    features = ",".join(f"+{name}" for name in target.features)
+    try:
+        kind = llvm.Target.from_triple(target.triple)
+    except RuntimeError as error:
+        raise CompileError(f"this LLVM has no code generator for {target.triple}: {error}") from error
+    return kind.create_target_machine(cpu=target.cpu, features=features, opt=3, reloc="pic", codemodel="small")
+
+
+@functools.cache
+def _initialise() -> None:
+    """Register all of LLVM's code generators, once per process."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
