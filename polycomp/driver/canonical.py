@@ -17,14 +17,14 @@ from polycomp.te import Axis, Dim, Tensor, topological_order
 class CanonicalKernel:
     """Tensor expressions under canonical names.
 
-    ``arguments`` are the size variables of the original that the parameters, ordered by name, stand for.
+    ``parameters`` maps each size parameter to the variable of the original that it stands for.
     ``text`` is equal for two kernels exactly when they are the same computation.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     ranges: Mapping[Var, Interval]
-    arguments: tuple[Var, ...]
+    parameters: Mapping[Var, Var]
     text: str
 
 
@@ -37,14 +37,15 @@ def canonicalize(
     """
     order = tuple(dict.fromkeys((*inputs, *topological_order(outputs))))
     names = _Names(_parameters(order))
-    tensors = {}
+    tensors: dict[Tensor, Tensor] = {}
     for tensor in order:
         tensors[tensor] = names.tensor(tensor, tensors)
     kept = {new: ranges[old] for old, new in names.parameters.items() if old in ranges}
     new_inputs = tuple(tensors[t] for t in inputs)
     new_outputs = tuple(tensors[t] for t in outputs)
+    parameters = {new: old for old, new in names.parameters.items()}
     text = _text(tuple(tensors.values()), new_inputs, new_outputs, kept)
-    return CanonicalKernel(new_inputs, new_outputs, kept, tuple(names.parameters), text)
+    return CanonicalKernel(new_inputs, new_outputs, kept, parameters, text)
 
 
 def _parameters(tensors: Sequence[Tensor]) -> dict[Var, Var]:

@@ -1,0 +1,74 @@
+"""A compile process: reads kernels to compile from its standard input, answers on its standard output.
+
+Started as ``python -m polycomp.driver.worker``: a plain process, because fork is unsafe beside threads and
+multiprocessing's spawn runs the user's script again. Messages are pickles preceded by their length.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import struct
+import sys
+from typing import Any, BinaryIO
+
+from polycomp.driver.kernel import compile_kernel
+from polycomp.errors import PolycompError
+
+_LENGTH = struct.Struct("<Q")
+
+
+def send(stream: BinaryIO, message: Any) -> None:
+    """Write one message. Raises OSError when the other side is gone."""
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Any:
+    """Read one message. Raises EOFError when the other side is gone."""
+    return pickle.loads(_read(stream, _LENGTH.unpack(_read(stream, _LENGTH.size))[0]))
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError("the other side closed the pipe")
+    return data
+
+
+def main() -> None:
+    """Compile what comes in until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group: our parent ends us
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints must not get between the answers
+    while True:
+        try:
+            request = receive(requests)
+        except EOFError:
+            return
+        send(answers, _answer(request))
+
+
+def _answer(request: Any) -> Any:
+    _, task = request  # see workers.py for what comes first
+    try:
+        return compile_kernel(*task)
+    except PolycompError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  (reported to the parent, which raises it)
+        return error.with_traceback(None) if _pickles(error) else RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _pickles(error: Exception) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  (any failure to pickle has the same meaning)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
