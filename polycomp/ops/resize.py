@@ -18,7 +18,7 @@ import numpy as np
 
 from polycomp.dtypes import DType
 from polycomp.errors import DTypeError, ShapeError, UnsupportedOperatorError
-from polycomp.expr import Expr, cast, const, eq, maximum, minimum, select, simplify, unary, wrap
+from polycomp.expr import Expr, cast, const, maximum, minimum, select, simplify, unary, wrap
 from polycomp.graph.ir import Call, Operator, OpKind, TensorType
 from polycomp.ops.windows import define, narrow, required, widen
 from polycomp.te import Dim, Tensor
@@ -63,8 +63,9 @@ class _Dimension:
     @property
     def sizes(self) -> tuple[int, int] | None:
         """Both sizes when they are known."""
-        known = isinstance(self.before, int) and isinstance(self.after, int)
-        return (int(self.before), int(self.after)) if known else None  # type: ignore[arg-type]
+        if isinstance(self.before, int) and isinstance(self.after, int):
+            return self.before, self.after
+        return None
 
     def coordinate(self, call: Call, index: Any, number: Callable[[Dim], Any]) -> Any:
         """The input coordinate of output ``index``, a float expression or an array of floats.
@@ -157,6 +158,11 @@ def _float_size(size: Dim) -> Expr:
     return const(size, DType.FLOAT32) if isinstance(size, int) else cast(DType.FLOAT32, size)
 
 
+def _known_size(size: Dim) -> np.float32:
+    assert isinstance(size, int)
+    return np.float32(size)
+
+
 def _cubic_weights(s: Expr, a: float) -> list[Expr]:
     """Weights of the taps at -1, 0, 1 and 2 (Keys, "Cubic convolution interpolation", 1981)."""
 
@@ -220,7 +226,7 @@ def _exact_position(call: Call, dimension: _Dimension, o: Expr, rounding: _Round
     """The same position by integer division, when that gives it for every output; else None."""
     assert dimension.sizes is not None
     before, after = dimension.sizes
-    coordinates = dimension.coordinate(call, np.arange(after, dtype=np.float32), np.float32)
+    coordinates = dimension.coordinate(call, np.arange(after, dtype=np.float32), _known_size)
     free = rounding.array(coordinates).astype(np.int64) + offset
     kept = np.clip(free, 0, before - 1)
     slope = _slope(call, dimension, before, after)
