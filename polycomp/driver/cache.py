@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import os
 import pathlib
@@ -112,7 +111,7 @@ def cache_folder() -> pathlib.Path | None:
     base = os.environ.get("XDG_CACHE_HOME", "")
     if base and os.path.isabs(base):
         return pathlib.Path(base) / "polycomp"
-    home = os.path.expanduser("~")
+    home = os.environ.get("HOME", "")
     return pathlib.Path(home) / ".cache" / "polycomp" if os.path.isabs(home) else None
 
 
@@ -128,6 +127,11 @@ def open_caches() -> tuple[Cache, Cache] | None:
     except OSError as error:
         warnings.warn(f"compiled kernels are not kept between runs: {error}", stacklevel=2)
         return None
+    return caches_in(folder)
+
+
+def caches_in(folder: pathlib.Path) -> tuple[Cache, Cache]:
+    """The caches of kernels and of whole modules in ``folder``."""
     return Cache(folder / "kernels"), Cache(folder / "modules")
 
 
@@ -139,16 +143,6 @@ def key_of(*parts: str | bytes) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()
-
-
-@functools.cache
-def source_digest(*folders: str) -> str:
-    """A digest of the Python files under ``folders``: code made by another version of them is never taken for ours."""
-    parts = []
-    for folder in folders:
-        for path in sorted(pathlib.Path(folder).rglob("*.py")):
-            parts += [path.name.encode(), path.read_bytes()]
-    return key_of(*parts)
 
 
 def _digest(chunks: Iterable[bytes | memoryview]) -> bytes:

@@ -13,8 +13,9 @@ from polycomp.driver.work import flops, moved_bytes
 from polycomp.errors import CompileError, PolycompError
 from polycomp.expr import Interval, Var
 from polycomp.graph.ir import Graph, Group, OpKind, TensorType
-from polycomp.ops import lower_group, operator
-from polycomp.te import Dim, Tensor
+from polycomp.ops import operators
+from polycomp.ops.lowering import lower_group
+from polycomp.te import Dim, Tensor, topological_order
 
 _STEM_OPERATORS = 3  # how many of a group's operators name its kernel
 
@@ -69,7 +70,7 @@ class _Lowering:
         self.outputs: list[str] = []
 
     def group(self, group: Group) -> None:
-        if all(operator(node.op).kind is OpKind.VIEW for node in group.nodes):
+        if all(operators()[node.op].kind is OpKind.VIEW for node in group.nodes):
             for node in group.nodes:
                 self.aliases[node.outputs[0]] = self.aliases.get(node.inputs[0], node.inputs[0])
             return
@@ -100,10 +101,13 @@ class _Lowering:
         values: tuple[tuple[str, ...], tuple[str, ...]],
         sources: tuple[str, ...],
     ) -> None:
-        kernel = canonicalize(inputs, outputs, self.ranges)
-        symbol = f"{stem}_{key_of(kernel.text)[:12]}"
-        work = (flops(outputs), moved_bytes(inputs, outputs))
-        self.calls.append(Call(symbol, kernel, *values, sources, *work))
+        used = set(topological_order(outputs))  # a constant of one element has become part of the expressions
+        read = {name: tensor for name, tensor in zip(values[0], inputs, strict=True) if tensor in used}
+        tensors = tuple(read.values())
+        kernel = canonicalize(tensors, outputs, self.ranges)
+        symbol = f"{stem}_{key_of(kernel.text)[:16]}"
+        work = (flops(outputs), moved_bytes(tensors, outputs))
+        self.calls.append(Call(symbol, kernel, tuple(read), values[1], sources, *work))
 
 
 def value_type(lowered: Lowered, name: str) -> TensorType:
@@ -123,6 +127,6 @@ def _lower_or_explain(graph: Graph, group: Group) -> tuple[tuple[Tensor, ...], t
 
 def _stem(group: Group) -> str:
     """What a kernel computes, in a few words: its anchor, then what is fused to it."""
-    others = [n.op for n in group.nodes if n is not group.anchor and operator(n.op).kind is not OpKind.VIEW]
+    others = [n.op for n in group.nodes if n is not group.anchor and operators()[n.op].kind is not OpKind.VIEW]
     words = list(dict.fromkeys([group.anchor.op, *others]))[:_STEM_OPERATORS]
     return "_".join(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word).lower() for word in words)

@@ -1,0 +1,84 @@
+"""The ``polycomp`` command. Each subcommand is a module of its own, imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+
+import click
+
+from polycomp import __version__
+from polycomp.errors import PolycompError
+
+_COMMANDS = {
+    "compile": "Compile an ONNX model to a module file.",
+    "run": "Run a module file.",
+    "bench": "Measure how fast a model runs.",
+    "check": "Compare every node of a model with the ONNX reference.",
+    "inspect": "Show what is inside a model or a module file.",
+    "targets": "Show what this machine and this install can compile for.",
+    "cache": "Show or clear the cache of compiled kernels.",
+}
+_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"polycomp.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="polycomp %(version)s")
+def cli() -> None:
+    """Compile deep learning models to small, fast modules, and run them.
+
+    \b
+    polycomp compile model.onnx -o model.pcm
+    polycomp run model.pcm
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say("warning", message)
+        try:
+            result = cli.main(arguments, prog_name="polycomp", standalone_mode=False)
+        except click.UsageError as error:
+            hint = f" (try 'polycomp {error.ctx.info_name} --help')" if error.ctx and error.ctx.parent else ""
+            return _say("error", error.format_message() + hint, _USAGE)
+        except click.ClickException as error:
+            return _say("error", error.format_message(), _FAILED)
+        except PolycompError as error:
+            return _say("error", error, _FAILED)
+        except BrokenPipeError:  # the reader of our output has seen enough
+            sys.stderr.close()
+            return _FAILED
+        except OSError as error:
+            return _say("error", f"{error.filename or 'writing'}: {error.strerror or error}", _FAILED)
+        except MemoryError:
+            return _say("error", "this machine has not enough memory for that", _FAILED)
+        except (KeyboardInterrupt, click.Abort):
+            return _say("error", "interrupted", _INTERRUPTED)
+    return result if isinstance(result, int) else 0
+
+
+def _say(kind: str, message: object, status: int = 0) -> int:
+    click.echo(f"polycomp: {kind}: {message}", err=True)
+    return status

@@ -1,0 +1,86 @@
+"""What several commands share: their options, and how they write numbers."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Shape(click.ParamType):
+    """``name=1,3,224,224``."""
+
+    name = "NAME=DIMS"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        tensor, equals, dims = value.rpartition("=")
+        try:
+            shape = tuple(int(d) for d in dims.split(",") if d.strip())
+        except ValueError:
+            equals = ""
+            shape = ()
+        if not equals or not tensor or min(shape, default=0) < 0:
+            self.fail(f"{value!r} is not NAME=DIM,DIM,..., for example input=1,3,224,224", param, ctx)
+        return tensor, shape
+
+
+class InputFile(click.ParamType):
+    """``name=x.npy``."""
+
+    name = "NAME=FILE"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, pathlib.Path]:
+        tensor, equals, path = value.partition("=")
+        if not equals or not tensor or not path:
+            self.fail(f"{value!r} is not NAME=FILE, for example input=x.npy", param, ctx)
+        return tensor, pathlib.Path(path)
+
+
+def compile_options(command: _Command) -> _Command:
+    """The options that decide what code is made: they reach the command as target, threads, shapes, jobs, cache."""
+    for decorate in (
+        click.option("--no-cache", "cache", flag_value=False, default=True, help="Neither use nor fill the cache."),
+        click.option("--jobs", type=click.IntRange(min=0), default=0, help="Compile processes; 0: one per core."),
+        click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix the shape of an input."),
+        click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to run with; 0: all cores."),
+        click.option("--target", default="cpu", show_default=True, help="What to compile for: cpu, or a triple."),
+    ):
+        command = decorate(command)
+    return command
+
+
+@functools.cache
+def stdout() -> Console:
+    """Where results are written; as wide as they are when nobody looks, so that no number is cut."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
+
+
+def bytes_text(size: float) -> str:
+    """A size for people: ``4.7 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def seconds_text(seconds: float) -> str:
+    """A time for people, to three digits: ``1.23 ms``."""
+    unit, scale = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
+    return f"{seconds * scale:.3g} {unit}"
+
+
+def shape_text(shape: Sequence[object]) -> str:
+    """``1x3x224x224``, or ``scalar``."""
+    return "x".join(map(str, shape)) or "scalar"

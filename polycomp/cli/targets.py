@@ -1,0 +1,41 @@
+"""``polycomp targets``."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import click
+
+from polycomp.cli.common import bytes_text
+from polycomp.errors import TargetError
+from polycomp.target import Target, host_target, parse_target
+
+_NEEDED = {"llvmlite": "code generation", "islpy": "scheduling", "onnx": "reading models"}
+_OPTIONAL = {"onnxruntime": "polycomp bench --against onnxruntime"}
+
+
+@click.command()
+def command() -> None:
+    """Show what this machine and this install can compile for, and what is missing."""
+    try:
+        host = host_target()
+    except TargetError as error:
+        click.echo(f"cpu            not available: {error}")
+    else:
+        click.echo(f"cpu            this machine: {_describe(host)}")
+        click.echo(f"               features {' '.join(host.features)}")
+    click.echo(f"x86_64-linux-gnu    {_describe(parse_target('x86_64-linux-gnu'))}")
+    click.echo("                    add ,features=avx2+fma or ,features=avx512f+... to choose the instructions")
+    for name, purpose in _NEEDED.items():
+        click.echo(f"{name:<14} {_state(name, f'needed for {purpose}')}")
+    for name, purpose in _OPTIONAL.items():
+        click.echo(f"{name:<14} {_state(name, f'optional, for {purpose}')}")
+
+
+def _describe(target: Target) -> str:
+    caches = "/".join(bytes_text(b) for b in (target.l1_bytes, target.l2_bytes, target.l3_bytes))
+    return f"{target.arch}, {8 * target.vector_bytes}-bit vectors, {target.cores} cores, caches {caches}"
+
+
+def _state(package: str, purpose: str) -> str:
+    return "installed" if importlib.util.find_spec(package) else f"missing ({purpose})"

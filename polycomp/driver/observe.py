@@ -1,0 +1,18 @@
+"""Who wants to know how a compilation goes: progress displays, ``--print-after``, timings."""
+
+from __future__ import annotations
+
+from polycomp.graph.ir import Graph
+
+
+class Observer:
+    """Told about each step of a compilation; this one ignores everything. Calls come from one thread at a time."""
+
+    def stage(self, name: str) -> None:
+        """The named stage begins."""
+
+    def graph(self, name: str, graph: Graph) -> None:
+        """``graph`` is what the pass ``name`` made ("import" comes first)."""
+
+    def kernels(self, done: int, total: int) -> None:
+        """``done`` of ``total`` kernels are compiled."""
