@@ -1,0 +1,87 @@
+"""Reading a model: from a file, bytes or a ModelProto to a checked ModelProto."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from polycomp.errors import ModelError, UnsupportedOperatorError
+
+OLDEST_OPSET = 7
+DEFAULT_DOMAINS = frozenset(["", "ai.onnx"])
+
+ModelLike = str | pathlib.Path | bytes | onnx.ModelProto
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A parsed model, its default-domain opset, and the folder that external data is relative to (None: unknown)."""
+
+    proto: onnx.ModelProto
+    opset: int
+    folder: pathlib.Path | None
+
+
+def load_model(model: ModelLike) -> LoadedModel:
+    """Parse ``model`` and check that it is an ONNX model of a known opset.
+
+    Raises ModelError for a file that cannot be read or parsed or holds no graph, UnsupportedOperatorError for an
+    opset outside of ``OLDEST_OPSET`` and the newest that the installed onnx package knows.
+    """
+    folder = None
+    if isinstance(model, str | pathlib.Path):
+        path = pathlib.Path(model)
+        folder = path.parent
+        proto = _parse(_read(path), f"file {str(path)!r}")
+    elif isinstance(model, onnx.ModelProto):
+        proto = model
+    else:
+        proto = _parse(model, "byte string")
+    if not proto.HasField("graph"):
+        raise ModelError("the model holds no graph; it is not an ONNX model, or it was cut off")
+    opset = _opset(proto)
+    if proto.functions:
+        proto = _inline_functions(proto)
+    return LoadedModel(proto, opset, folder)
+
+
+def _read(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the model file {str(path)!r}: {error.strerror}") from None
+
+
+def _parse(data: bytes, what: str) -> onnx.ModelProto:
+    if not data:
+        raise ModelError(f"the model {what} is empty")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise ModelError(f"the model {what} is not an ONNX model, or it is truncated or damaged") from None
+    return proto
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    versions = [o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS]
+    if not versions:
+        raise ModelError("the model does not say which ONNX opset it uses (opset_import is missing)")
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= versions[0] <= newest:
+        raise UnsupportedOperatorError(
+            f"the model uses ONNX opset {versions[0]}; opsets {OLDEST_OPSET} to {newest} are supported "
+            f"(onnx.version_converter changes a model's opset)"
+        )
+    return int(versions[0])
+
+
+def _inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.inliner.inline_local_functions(proto)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"the model's local functions cannot be expanded: {error}") from None
