@@ -81,10 +81,9 @@ class _Dimension:
             return index * (before - 1.0) / (after - 1.0) if self.after != 1 else index * 0.0
         if mode == "pytorch_half_pixel" and self.after == 1:
             return index * 0.0
-        half_pixel = (index + 0.5) / scale - 0.5
         if mode == "half_pixel_symmetric":
-            return before * 0.5 * (1.0 - after / (scale * before)) + half_pixel
-        return half_pixel
+            return before / 2.0 * (1.0 - after / (scale * before)) + (index + 0.5) / scale - 0.5
+        return (index + 0.5) / scale - 0.5
 
 
 def _resized(call: Call, x: TensorType | Tensor) -> list[_Dimension]:
