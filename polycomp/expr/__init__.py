@@ -32,7 +32,7 @@ from polycomp.expr.nodes import (
     unary,
     wrap,
 )
-from polycomp.expr.simplify import Interval, Ranges, bounds, prove, simplify
+from polycomp.expr.simplify import Interval, Ranges, bounds, linear_in, prove, simplify, terms
 from polycomp.expr.visit import children, free_vars, loads, rebuild, substitute, transform, walk
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "const",
     "eq",
     "free_vars",
+    "linear_in",
     "loads",
     "maximum",
     "minimum",
@@ -73,6 +74,7 @@ __all__ = [
     "select",
     "simplify",
     "substitute",
+    "terms",
     "to_text",
     "transform",
     "unary",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from polycomp.dtypes import DType
 from polycomp.expr.nodes import Binary, Compare, Const, Expr, Select, Var, binary, compare, const, to_text
-from polycomp.expr.visit import children, rebuild
+from polycomp.expr.visit import children, free_vars, rebuild
 
 Interval = tuple[int | None, int | None]
 """Inclusive bounds; None is unbounded."""
@@ -33,6 +33,25 @@ def simplify(e: Expr, ranges: Ranges | None = None) -> Expr:
 def bounds(e: Expr, ranges: Ranges) -> Interval:
     """Inclusive bounds of an int64 expression, by interval arithmetic over its normal form; None is unbounded."""
     return _bounds(e, ranges)
+
+
+def linear_in(e: Expr, var: Var) -> tuple[int, Expr] | None:
+    """``(c, rest)`` with ``e == c*var + rest`` and ``rest`` free of ``var``; None when ``e`` is not of that form."""
+    coefficient = 0
+    rest: _Polynomial = {}
+    for monomial, factor in _polynomial(simplify(e)).items():
+        if monomial == (var,):
+            coefficient = factor
+        elif any(var in free_vars(atom) for atom in monomial):
+            return None
+        else:
+            rest[monomial] = factor
+    return coefficient, _from_polynomial(rest)
+
+
+def terms(e: Expr) -> list[tuple[int, Expr]]:
+    """``e`` as a sum of integer multiples: ``(coefficient, product of atoms)``; the constant has the product 1."""
+    return [(c, _product(m, 1) if m else const(1)) for m, c in _polynomial(simplify(e)).items()]
 
 
 def prove(condition: Expr, ranges: Ranges) -> bool | None:
@@ -96,7 +115,7 @@ def _simplify_node(e: Expr, ranges: Ranges) -> Expr:
     if not isinstance(e, Binary) or e.dtype is not DType.INT64:
         return e
     if e.op in ("add", "sub", "mul"):
-        return _from_polynomial(_polynomial(e))
+        return _from_polynomial(_recombine(_polynomial(e)))
     if e.op in ("floordiv", "floormod") and isinstance(e.right, Const) and e.right.value > 0:
         return _simplify_division(e.op, e.left, int(e.right.value), ranges)
     if e.op in ("floordiv", "floormod"):
@@ -123,6 +142,23 @@ def _polynomial(e: Expr) -> _Polynomial:
     if isinstance(e, Binary) and e.op == "mul":
         return _multiply(_polynomial(e.left), _polynomial(e.right))
     return {(e,): 1}
+
+
+def _recombine(p: _Polynomial) -> _Polynomial:
+    """``d*q*(x // d) + q*(x % d)`` is ``q*x``: what fusing two loops of a row-major access leaves behind."""
+    for monomial, coefficient in p.items():
+        for position, atom in enumerate(monomial):
+            if not (isinstance(atom, Binary) and atom.op == "floormod" and isinstance(atom.right, Const)):
+                continue
+            divisor = int(atom.right.value)
+            partner = binary("floordiv", atom.left, atom.right)
+            others = monomial[:position] + monomial[position + 1 :]
+            key = tuple(sorted((*others, partner), key=to_text))
+            if p.get(key) == coefficient * divisor:
+                rest = {m: c for m, c in p.items() if m not in (monomial, key)}
+                factor: _Polynomial = {others: coefficient}
+                return _recombine(_add(rest, _multiply(factor, _polynomial(atom.left)), 1))
+    return p
 
 
 def _add(a: _Polynomial, b: _Polynomial, sign: int) -> _Polynomial:

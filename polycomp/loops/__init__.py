@@ -12,6 +12,7 @@ from polycomp.loops.ir import (
     Stmt,
     Store,
 )
+from polycomp.loops.lower import lower_kernel
 from polycomp.poly.tree import LoopKind, Scope
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "Scope",
     "Stmt",
     "Store",
+    "lower_kernel",
 ]

@@ -1,0 +1,125 @@
+"""From a scheduled Kernel to a LoopNest: buffers, explicit loops, and the passes that make them fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+
+from polycomp.dtypes import DType
+from polycomp.expr import Expr, Load, Var, const, substitute, transform, wrap
+from polycomp.loops.guards import hoist_guards
+from polycomp.loops.ir import Alloc, Buffer, For, If, LoopNest, Stmt, Store
+from polycomp.loops.partition import partition, unswitch
+from polycomp.loops.visit import block, simplified
+from polycomp.poly.kernel import Kernel
+from polycomp.poly.tree import Allocate, Leaf, Loop, Node, Scope
+from polycomp.te import Dim, Tensor
+
+Place = tuple[Buffer, tuple[Expr, ...]]
+"""Where a tensor lives: a buffer, and the tensor's coordinates of the buffer's first element."""
+
+Pass = Callable[[LoopNest, Kernel], LoopNest]
+
+
+def lower_kernel(kernel: Kernel, observe: Callable[[str, LoopNest], None] | None = None) -> LoopNest:
+    """The loop nest that executes ``kernel``; ``observe`` sees it after each pass, by name."""
+    nest = build_nest(kernel)
+    for name, run in PASSES.items():
+        nest = run(nest, kernel)
+        if observe is not None:
+            observe(name, nest)
+    return nest
+
+
+def build_nest(kernel: Kernel) -> LoopNest:
+    """The tree as explicit loops, guards around each store, nothing simplified."""
+    inputs = tuple(_argument(t) for t in kernel.inputs)
+    outputs = tuple(_argument(t) for t in kernel.outputs)
+    places: dict[Tensor, Place] = {}
+    for tensor, buffer in zip((*kernel.inputs, *kernel.outputs), (*inputs, *outputs), strict=True):
+        places[tensor] = (buffer, tuple(const(0) for _ in tensor.shape))
+    body = _lower_nodes(kernel.tree, kernel, places)
+    sources = dict.fromkeys(s for st in kernel.statements.values() for s in st.source.split(";") if s)
+    return LoopNest(kernel.name, kernel.sizes, inputs, outputs, body, tuple(sources))
+
+
+def _argument(tensor: Tensor) -> Buffer:
+    return Buffer(identifier(tensor.name), tensor.dtype, tensor.shape, Scope.ARGUMENT)
+
+
+def identifier(name: str) -> str:
+    """``name`` with everything but letters, digits, dots and underscores replaced, so that it is a symbol anywhere."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", name) or "_"
+
+
+def _lower_nodes(nodes: tuple[Node, ...], kernel: Kernel, places: Mapping[Tensor, Place]) -> Stmt:
+    return block([_lower_node(n, kernel, places) for n in nodes])
+
+
+def _lower_node(node: Node, kernel: Kernel, places: Mapping[Tensor, Place]) -> Stmt:
+    match node:
+        case Loop():
+            return For(node.var, const(0), wrap(node.extent), node.kind, _lower_nodes(node.body, kernel, places))
+        case Allocate():
+            buffer = Buffer(identifier(node.tensor.name), node.tensor.dtype, node.shape, node.scope)
+            inner = {**places, node.tensor: (buffer, node.origin)}
+            return Alloc(buffer, _lower_nodes(node.body, kernel, inner))
+        case Leaf():
+            return _lower_leaf(node, kernel, places)
+
+
+def _lower_leaf(leaf: Leaf, kernel: Kernel, places: Mapping[Tensor, Place]) -> Stmt:
+    statement = kernel.statements[leaf.statement]
+    values: dict[Var, Expr] = dict(zip(statement.iters, leaf.point, strict=True))
+
+    def relocate(e: Expr) -> Expr | None:
+        if isinstance(e, Load) and e.source in places:
+            buffer, origin = places[e.source]
+            return Load(buffer, tuple(i - o for i, o in zip(e.indices, origin, strict=True)))
+        return None
+
+    def change(e: Expr) -> Expr:
+        return transform(substitute(e, values), relocate)
+
+    buffer, origin = places[statement.tensor]
+    indices = tuple(change(i) - o for i, o in zip(statement.indices, origin, strict=True))
+    stmt: Stmt = Store(buffer, indices, change(statement.value), statement.reduce, statement.source)
+    for guard in reversed(leaf.guards):
+        stmt = If(guard, stmt)
+    return stmt
+
+
+def _simplify(nest: LoopNest, kernel: Kernel) -> LoopNest:
+    return dataclasses.replace(nest, body=simplified(nest.body, kernel.ranges))
+
+
+def _hoist(nest: LoopNest, kernel: Kernel) -> LoopNest:
+    return dataclasses.replace(nest, body=hoist_guards(nest.body))
+
+
+def _partition(nest: LoopNest, kernel: Kernel) -> LoopNest:
+    return dataclasses.replace(nest, body=partition(nest.body, kernel.ranges))
+
+
+def _unswitch(nest: LoopNest, kernel: Kernel) -> LoopNest:
+    return dataclasses.replace(nest, body=unswitch(nest.body))
+
+
+def elements(shape: tuple[Dim, ...]) -> Expr:
+    """The number of elements of ``shape``, an int64 expression."""
+    total: Expr = const(1, DType.INT64)
+    for dim in shape:
+        total = total * dim
+    return total
+
+
+PASSES: Mapping[str, Pass] = {
+    "simplify": _simplify,
+    "partition": _partition,
+    "simplify-parts": _simplify,
+    "hoist": _hoist,
+    "unswitch": _unswitch,
+    "simplify-hoisted": _simplify,
+}
+"""The passes of :func:`lower_kernel`, in order."""

@@ -1,0 +1,241 @@
+"""Splitting loops where conditions change: the steady part of a padded, sliced or tiled loop needs no checks.
+
+A condition that is linear in a loop's variable is certainly false on one end of its range, certainly true on the
+other, and depends on inner loops in between. The loop is cut there (index set splitting); in each part the condition
+is replaced by what it is known to be. Conditions that a loop does not change at all are moved out of it (unswitching).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from polycomp.dtypes import DType
+from polycomp.expr import (
+    Compare,
+    Const,
+    Expr,
+    Interval,
+    Select,
+    Var,
+    binary,
+    bounds,
+    compare,
+    const,
+    free_vars,
+    linear_in,
+    loads,
+    maximum,
+    minimum,
+    simplify,
+    terms,
+    transform,
+)
+from polycomp.expr import walk as walk_expression
+from polycomp.loops.guards import nonnegative_form
+from polycomp.loops.ir import Alloc, Block, For, If, Let, Stmt, Store
+from polycomp.loops.visit import block, expressions, for_range, map_expressions, simplified, walk
+from polycomp.poly.tree import LoopKind
+
+_MAXIMUM_STORES = 96  # a nest is not partitioned any further once it has this many stores: code size
+_MAXIMUM_UNSWITCHES = 3  # conditions moved out of one loop: each doubles the code
+
+Ranges = Mapping[Var, Interval]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """``condition`` is false before ``false_end`` and true from ``true_start`` on (or the other way round).
+
+    The loop's range is cut at ``first`` <= ``second``; ``before`` and ``after`` are the condition's values outside.
+    """
+
+    condition: Compare
+    first: Expr
+    second: Expr
+    before: bool
+    after: bool
+
+
+def partition(stmt: Stmt, ranges: Ranges) -> Stmt:
+    """``stmt`` with its serial and parallel loops cut where conditions inside of them change."""
+    match stmt:
+        case For() if stmt.kind in (LoopKind.SERIAL, LoopKind.PARALLEL):
+            return _partition_loop(stmt, ranges, frozenset())
+        case For():
+            inner = {**ranges, stmt.var: for_range(stmt, ranges)}
+            return dataclasses.replace(stmt, body=partition(stmt.body, inner))
+        case If():
+            orelse = None if stmt.orelse is None else partition(stmt.orelse, ranges)
+            return If(stmt.condition, partition(stmt.body, ranges), orelse)
+        case Let():
+            return Let(stmt.var, stmt.value, partition(stmt.body, ranges))
+        case Alloc():
+            return Alloc(stmt.buffer, partition(stmt.body, ranges))
+        case Block():
+            return block([partition(s, ranges) for s in stmt.stmts])
+    return stmt
+
+
+def _partition_loop(loop: For, ranges: Ranges, done: frozenset[Compare]) -> Stmt:
+    cut = _next_cut(loop, ranges, done) if _count_stores(loop) <= _MAXIMUM_STORES else None
+    if cut is None:
+        inner = {**ranges, loop.var: for_range(loop, ranges)}
+        return dataclasses.replace(loop, body=partition(loop.body, inner))
+    done = done | {cut.condition}
+    parts = [
+        (loop.start, cut.first, cut.before),
+        (cut.first, cut.second, None),
+        (cut.second, loop.stop, cut.after),
+    ]
+    if loop.kind is LoopKind.PARALLEL:
+        return _branch(loop, cut, parts, ranges)
+    made: list[Stmt] = []
+    for start, stop, value in parts:
+        if simplify(stop - start, ranges) == const(0):
+            continue
+        body = loop.body if value is None else _assume(loop.body, cut.condition, value)
+        part = simplified(dataclasses.replace(loop, start=start, stop=stop, body=body), ranges)
+        made.append(_partition_loop(part, ranges, done) if isinstance(part, For) else partition(part, ranges))
+    return block(made)
+
+
+def _branch(loop: For, cut: _Cut, parts: list[tuple[Expr, Expr, bool | None]], ranges: Ranges) -> Stmt:
+    """A parallel loop stays one loop, so that its iterations are shared out evenly; its body branches instead."""
+    inner = {**ranges, loop.var: for_range(loop, ranges)}
+    body: Stmt | None = None
+    for start, stop, value in reversed(parts):
+        if simplify(stop - start, ranges) == const(0):
+            continue
+        narrowed = {**inner, loop.var: (bounds(start, ranges)[0], _minus_one(bounds(stop, ranges)[1]))}
+        assumed = loop.body if value is None else _assume(loop.body, cut.condition, value)
+        part = partition(simplified(assumed, narrowed), narrowed)
+        body = part if body is None else If(compare("lt", loop.var, stop), part, body)
+    return dataclasses.replace(loop, body=body if body is not None else Block(()))
+
+
+def _minus_one(value: int | None) -> int | None:
+    return None if value is None else value - 1
+
+
+def _count_stores(stmt: Stmt) -> int:
+    return sum(isinstance(s, Store) for s in walk(stmt))
+
+
+def _assume(stmt: Stmt, condition: Compare, value: bool) -> Stmt:
+    known = const(value, DType.BOOL)
+    return map_expressions(stmt, lambda e: transform(e, lambda n: known if n == condition else None))
+
+
+def conditions_in(stmt: Stmt) -> list[Compare]:
+    """The comparisons that guard statements or select values inside of ``stmt``, each once."""
+    found: dict[Compare, None] = {}
+    for inside in walk(stmt):
+        for e in expressions(inside):
+            if isinstance(inside, If) and e is inside.condition:
+                found.update(dict.fromkeys(n for n in walk_expression(e) if isinstance(n, Compare)))
+            for node in walk_expression(e):
+                if isinstance(node, Select):
+                    found.update(dict.fromkeys(n for n in walk_expression(node.condition) if isinstance(n, Compare)))
+    return list(found)
+
+
+def _next_cut(loop: For, ranges: Ranges, done: frozenset[Compare]) -> _Cut | None:
+    inner = _inner_ranges(loop.body, {**ranges, loop.var: for_range(loop, ranges)})
+    for condition in conditions_in(loop.body):
+        if condition not in done and loop.var in free_vars(condition):
+            cut = _cut(condition, loop, inner, ranges)
+            if cut is not None:
+                return cut
+    return None
+
+
+def _inner_ranges(stmt: Stmt, ranges: Ranges) -> dict[Var, Interval]:
+    """Bounds of the variables of the loops inside of ``stmt`` only (None where they are not constant)."""
+    found: dict[Var, Interval] = {}
+    for inside in walk(stmt):
+        if isinstance(inside, For):
+            found[inside.var] = for_range(inside, {**ranges, **found})
+        elif isinstance(inside, Let):
+            found[inside.var] = (None, None)
+    return found
+
+
+def _cut(condition: Compare, loop: For, inner: Ranges, ranges: Ranges) -> _Cut | None:
+    excess = nonnegative_form(condition)
+    linear = None if excess is None else linear_in(excess, loop.var)
+    if excess is None or linear is None or linear[0] == 0 or loads(excess):
+        return None
+    coefficient, rest = linear
+    split = _split_inner(rest, inner)
+    if split is None:
+        return None
+    outer, low, high = split
+    if coefficient > 0:
+        false_end = _clip(binary("floordiv", const(coefficient - 1 - high) - outer, coefficient), loop, ranges)
+        true_start = _clip(binary("floordiv", const(coefficient - 1 - low) - outer, coefficient), loop, ranges)
+        cut = _Cut(condition, false_end, true_start, False, True)
+    else:
+        true_end = _clip(binary("floordiv", outer + low, -coefficient) + 1, loop, ranges)
+        false_start = _clip(binary("floordiv", outer + high, -coefficient) + 1, loop, ranges)
+        cut = _Cut(condition, true_end, false_start, True, False)
+    return cut if _is_worthwhile(cut, loop) else None
+
+
+def _split_inner(rest: Expr, inner: Ranges) -> tuple[Expr, int, int] | None:
+    """``rest`` as a part over outer variables, plus constant bounds of the part over inner loops."""
+    outer: Expr = const(0)
+    low = high = 0
+    for coefficient, product in terms(rest):
+        if not free_vars(product) & inner.keys():
+            outer = outer + product * coefficient
+            continue
+        least, most = bounds(product * coefficient, inner)
+        if least is None or most is None:
+            return None
+        low, high = low + least, high + most
+    return simplify(outer), low, high
+
+
+def _clip(point: Expr, loop: For, ranges: Ranges) -> Expr:
+    """``point``, no further out than the loop's bounds."""
+    return simplify(maximum(minimum(simplify(point, ranges), loop.stop), loop.start), ranges)
+
+
+def _is_worthwhile(cut: _Cut, loop: For) -> bool:
+    """Whether some part of the loop is decided: not when the doubtful middle is the whole range."""
+    whole = cut.first == loop.start and cut.second == loop.stop
+    if whole and isinstance(cut.first, Const) and isinstance(cut.second, Const):
+        return False
+    return not whole
+
+
+def unswitch(stmt: Stmt, budget: int = _MAXIMUM_UNSWITCHES) -> Stmt:
+    """``stmt`` with selects that a loop does not change decided outside of that loop."""
+    match stmt:
+        case For():
+            return _unswitch_loop(stmt, budget)
+        case If():
+            orelse = None if stmt.orelse is None else unswitch(stmt.orelse, budget)
+            return If(stmt.condition, unswitch(stmt.body, budget), orelse)
+        case Let():
+            return Let(stmt.var, stmt.value, unswitch(stmt.body, budget))
+        case Alloc():
+            return Alloc(stmt.buffer, unswitch(stmt.body, budget))
+        case Block():
+            return block([unswitch(s, budget) for s in stmt.stmts])
+    return stmt
+
+
+def _unswitch_loop(loop: For, budget: int) -> Stmt:
+    candidates = conditions_in(loop.body) if budget and loop.kind is not LoopKind.PARALLEL else []
+    for condition in candidates:
+        if not free_vars(condition) & _variables(loop) and not loads(condition):
+            yes, no = (simplified(_assume(loop, condition, value), {}) for value in (True, False))
+            return If(condition, unswitch(yes, budget - 1), unswitch(no, budget - 1))
+    return dataclasses.replace(loop, body=unswitch(loop.body, budget))
+
+
+def _variables(stmt: Stmt) -> frozenset[Var]:
+    """All variables that ``stmt`` binds."""
+    return frozenset(s.var for s in walk(stmt) if isinstance(s, For | Let))

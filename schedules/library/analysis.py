@@ -1,0 +1,134 @@
+"""What the schedule library needs to know about a kernel's tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from polycomp.expr import (
+    Binary,
+    Cast,
+    Const,
+    Expr,
+    Load,
+    Reduce,
+    Unary,
+    free_vars,
+    linear_in,
+    loads,
+    simplify,
+    walk,
+    wrap,
+)
+from polycomp.te import Axis, Dim, Tensor, topological_order
+
+# Unary operations that cost many instructions: not worth repeating for every reader.
+_EXPONENTIAL = ("exp", "expm1", "exp2", "log", "log1p", "log2", "sigmoid", "erf", "sqrt", "rsqrt")
+_TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+_EXPENSIVE = frozenset((*_EXPONENTIAL, *_TRIGONOMETRIC))
+
+
+@dataclasses.dataclass(frozen=True)
+class Contraction:
+    """A sum of products of two loads. ``vector`` is the operand read along the output's last axis, ``other`` the
+    operand that (usually) is not."""
+
+    tensor: Tensor
+    vector: Load
+    other: Load
+
+
+def as_contraction(tensor: Tensor) -> Contraction | None:
+    """``tensor`` as a contraction, or None when it is something else."""
+    body = tensor.body
+    if not isinstance(body, Reduce) or body.op != "sum" or not tensor.axes:
+        return None
+    product = body.operand
+    if not isinstance(product, Binary) or product.op != "mul":
+        return None
+    left, right = _plain_load(product.left), _plain_load(product.right)
+    if left is None or right is None:
+        return None
+    last = tensor.axes[-1]
+    if depends_on(left, last) and not depends_on(right, last):
+        return Contraction(tensor, left, right)
+    if depends_on(left, last) and depends_on(right, last) and len(left.indices) < len(right.indices):
+        return Contraction(tensor, left, right)
+    return Contraction(tensor, right, left)
+
+
+def _plain_load(e: Expr) -> Load | None:
+    while isinstance(e, Cast):
+        e = e.operand
+    return e if isinstance(e, Load) else None
+
+
+def depends_on(e: Expr, axis: Axis) -> bool:
+    """Whether ``e`` uses ``axis``."""
+    return axis in free_vars(e)
+
+
+def is_reduction(tensor: Tensor) -> bool:
+    """Whether ``tensor`` is defined by a reduction."""
+    return isinstance(tensor.body, Reduce)
+
+
+def is_expensive(tensor: Tensor) -> bool:
+    """Whether an element of ``tensor`` takes many instructions to compute."""
+    return tensor.body is not None and any(
+        (isinstance(e, Unary) and e.op in _EXPENSIVE) or (isinstance(e, Binary) and e.op in ("pow", "atan2", "fmod"))
+        for e in walk(tensor.body)
+    )
+
+
+def readers(order: Sequence[Tensor]) -> dict[Tensor, list[Tensor]]:
+    """The tensors that read each tensor, each reader once."""
+    found: dict[Tensor, list[Tensor]] = {t: [] for t in order}
+    for tensor in order:
+        for source in tensor.inputs():
+            found[source].append(tensor)
+    return found
+
+
+def computed(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """All tensors with a definition, producers first."""
+    return tuple(t for t in topological_order(outputs) if t.body is not None)
+
+
+def stride_of(load: Load, axis: Axis) -> int | None:
+    """Elements between neighbours along ``axis`` in row-major memory; None when that is not constant.
+
+    An index ``axis % f`` counts like ``axis`` (it is one within a tile of f).
+    """
+    total = 0
+    stride: Dim = 1
+    for index, dim in zip(reversed(load.indices), reversed(load.source.shape), strict=True):
+        if depends_on(index, axis):
+            step = _step(index, axis)
+            if step is None or not isinstance(stride, int):
+                return None
+            total += step * stride
+        stride = stride * dim if isinstance(stride, int) and isinstance(dim, int) else wrap(stride) * dim
+    return total
+
+
+def _step(index: Expr, axis: Axis) -> int | None:
+    linear = linear_in(index, axis)
+    if linear is not None:
+        return linear[0]
+    if isinstance(index, Binary) and isinstance(index.right, Const) and index.left == axis:
+        return 1 if index.op == "floormod" else 0 if index.op == "floordiv" else None
+    return None
+
+
+def constant(dim: Dim) -> int | None:
+    """The value of a constant size, else None."""
+    if isinstance(dim, int):
+        return dim
+    reduced = simplify(dim)
+    return int(reduced.value) if isinstance(reduced, Const) else None
+
+
+def reads_tensor(reader: Tensor, source: Tensor) -> tuple[Load, ...]:
+    """The loads of ``source`` in the definition of ``reader``."""
+    return () if reader.body is None else tuple(x for x in loads(reader.body) if x.source is source)

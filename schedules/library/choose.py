@@ -1,0 +1,53 @@
+"""Choosing a schedule: the kind of a kernel is read off its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from polycomp.expr import Interval, Var
+from polycomp.poly.kernel import Kernel
+from polycomp.schedules.library.analysis import as_contraction, computed, is_reduction
+from polycomp.schedules.library.collapse import collapse
+from polycomp.schedules.library.contraction import schedule_contraction
+from polycomp.schedules.library.elementwise import schedule_elementwise
+from polycomp.schedules.library.prepare import inline_cheap
+from polycomp.schedules.library.reduction import schedule_reductions
+from polycomp.schedules.schedule import Schedule
+from polycomp.target import Target
+from polycomp.te import Tensor
+
+
+def schedule_kernel(
+    name: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    ranges: Mapping[Var, Interval],
+    target: Target,
+) -> Kernel:
+    """The kernel that computes ``outputs`` from ``inputs`` (placeholders), scheduled for ``target``.
+
+    Adjacent dimensions may come out merged: memory is the same, shapes are not. ``ranges`` bound the sizes.
+    """
+    return build_schedule(name, inputs, outputs, ranges, target).kernel
+
+
+def build_schedule(
+    name: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    ranges: Mapping[Var, Interval],
+    target: Target,
+) -> Schedule:
+    """Like :func:`schedule_kernel`, but returns the schedule with its trace."""
+    merged_outputs, merged_inputs = collapse(inline_cheap(outputs), inputs)
+    schedule = Schedule(merged_outputs, merged_inputs, ranges, name)
+    stages = computed(merged_outputs)
+    contractions = [t for t in stages if as_contraction(t) is not None]
+    if contractions:
+        schedule_contraction(schedule, stages, contractions[-1], target)
+    elif any(is_reduction(t) for t in stages):
+        schedule_reductions(schedule, stages, target)
+    else:
+        for tensor in stages:
+            schedule_elementwise(schedule, tensor, target)
+    return schedule

@@ -1,0 +1,279 @@
+"""Schedules for contractions (matrix products and convolutions): register tiles, panels, cache blocks.
+
+The output's last axis is the vector axis. Rows are taken along an axis that the vector operand does not depend on, so
+that one vector serves a whole column of the tile; where there is none (a depthwise convolution) a row is one vector.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from polycomp.expr import Binary, Load
+from polycomp.poly.tree import Scope
+from polycomp.schedules.library.analysis import (
+    Contraction,
+    as_contraction,
+    constant,
+    depends_on,
+    is_reduction,
+    reads_tensor,
+    stride_of,
+)
+from polycomp.schedules.library.elementwise import is_large, parallelize, schedule_elementwise
+from polycomp.schedules.schedule import LoopRef, Schedule
+from polycomp.target import Target
+from polycomp.te import Axis, Tensor
+
+_SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A register tile: ``rows`` by ``blocks`` vectors of ``width`` elements each."""
+
+    rows: int
+    blocks: int
+    width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Roles:
+    """What each output axis does: ``row`` and ``block`` are tiled in registers, ``vector`` is the last axis."""
+
+    vector: int
+    row: int | None
+    block: int | None
+    batch: tuple[int, ...]  # both operands, or none, depend on them
+    columns: tuple[int, ...]  # further axes of the vector operand
+    rows: tuple[int, ...]  # further axes of the other operand
+
+
+def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: Tensor, target: Target) -> None:
+    """Schedule the contraction ``tensor`` and the stages before and after it."""
+    contraction = as_contraction(tensor)
+    assert contraction is not None
+    final = _epilogue(tensor, stages, schedule.kernel.outputs)
+    for stage in stages:
+        if stage is not tensor and stage is not final:
+            schedule_elementwise(schedule, stage, target)
+    result = tensor if final is not None else schedule.cache_write(tensor)
+    _Tiling(schedule, contraction, result, final or tensor, target).apply()
+
+
+def _epilogue(tensor: Tensor, stages: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor | None:
+    """The one elementwise stage that reads the contraction at its own point, or None."""
+    users = [t for t in stages if tensor in t.inputs()]
+    if tensor in outputs or len(users) != 1 or is_reduction(users[0]):
+        return None
+    pointwise = all(tuple(x.indices) == users[0].axes for x in reads_tensor(users[0], tensor))
+    return users[0] if pointwise else None
+
+
+def choose_roles(contraction: Contraction) -> Roles:
+    """Which output axes are tiled: the last one row axis, and the last one column axis before the vector axis."""
+    axes = contraction.tensor.axes
+    vector = len(axes) - 1
+    rows = [d for d, a in enumerate(axes[:-1]) if _belongs(a, contraction.other, contraction.vector)]
+    blocks = [d for d, a in enumerate(axes[:-1]) if _belongs(a, contraction.vector, contraction.other)]
+    row = rows[-1] if rows else None
+    block = blocks[-1] if blocks else None
+    columns = tuple(d for d in blocks if d != block)
+    batch = tuple(d for d in range(vector) if d not in (*rows, *blocks))
+    return Roles(vector, row, block, batch, columns, tuple(d for d in rows if d != row))
+
+
+def _belongs(axis: Axis, operand: Load, not_to: Load) -> bool:
+    return depends_on(operand, axis) and not depends_on(not_to, axis) and constant(axis.extent) != 1
+
+
+def panel_of(contraction: Contraction) -> int | None:
+    """The panel width of a packed vector operand (read at ``n // width`` and ``n % width``), else None."""
+    last = contraction.tensor.axes[-1]
+    for index in contraction.vector.indices:
+        if isinstance(index, Binary) and index.op == "floormod" and index.left == last:
+            return constant(index.right)
+    return None
+
+
+def tile_cycles(rows: int, vectors: int) -> float:
+    """Cycles of a register tile per step of the reduction.
+
+    Two FMAs and two loads issue per cycle, an FMA takes four; the vector operand mostly comes from the second-level
+    cache at about 40 bytes a cycle, and every load costs a little even when it does not limit.
+    """
+    loads = rows + vectors
+    return max(rows * vectors / 2, loads / 2, 1.5 * vectors, 4.0) + 0.1 * loads
+
+
+def cost(extent: int, blocks: int, rows: int, vectors: int) -> float:
+    """Cycles per reduction step of all tiles that cover ``extent`` rows and ``blocks`` vectors."""
+    total = 0.0
+    for height, n_heights in _pieces(extent, rows):
+        for width, n_widths in _pieces(blocks, vectors):
+            total += n_heights * n_widths * tile_cycles(height, width)
+    return total
+
+
+def _pieces(extent: int, size: int) -> list[tuple[int, int]]:
+    whole, rest = divmod(extent, size)
+    return [(size, whole)] * bool(whole) + [(rest, 1)] * bool(rest)
+
+
+def choose_tile(extent: int, vectors: int, registers: int, allowed: Sequence[int]) -> tuple[int, int]:
+    """Rows and vectors of the cheapest register tile that fits; small tiles win ties (less code)."""
+    best = (float("inf"), 1, allowed[0])
+    for width in allowed:
+        for rows in range(1, min(extent, registers) + 1):
+            if rows * width + width + 1 > registers:
+                break
+            tails = (extent % rows != 0) + (vectors % width != 0)
+            candidate = (cost(extent, vectors, rows, width) * (1 + 0.02 * tails), rows, width)
+            best = min(best, candidate)
+    return best[1], best[2]
+
+
+class _Tiling:
+    """The steps of tiling one contraction, with what they share."""
+
+    def __init__(
+        self, schedule: Schedule, contraction: Contraction, result: Tensor, final: Tensor, target: Target
+    ) -> None:
+        self.schedule = schedule
+        self.contraction = contraction
+        self.result = result
+        self.final = final
+        self.target = target
+        self.roles = choose_roles(contraction)
+        self.lanes = target.lanes(max(contraction.tensor.dtype.bytes, 4))
+        self.tile = self._choose_tile()
+
+    def apply(self) -> None:
+        """Tile the final stage, place the accumulators in it, and share the outer loops out to the threads."""
+        packed = self._pack_vector_operand()
+        loops = self.schedule[self.final].loops
+        outer, inner = self._split(loops)
+        self.schedule.reorder(*outer.in_order(), *inner)
+        self._place_accumulators(outer.in_order()[-1] if outer.in_order() else None)
+        for loop in inner[:-1]:
+            self.schedule.unroll(loop)
+        self.schedule.vectorize(inner[-1])
+        self._parallelize(outer, packed)
+
+    def _choose_tile(self) -> Tile:
+        axes = self.contraction.tensor.axes
+        last = constant(axes[-1].extent)
+        rows = 1 if self.roles.row is None else constant(axes[self.roles.row].extent) or _SYMBOLIC_ROWS
+        registers = self.target.vector_registers
+        panel = panel_of(self.contraction)
+        if self.roles.block is not None:
+            width = min(last or self.lanes, 2 * self.lanes)
+            per_block = -(-width // self.lanes)
+            blocks = constant(axes[self.roles.block].extent) or 1
+            allowed = [b * per_block for b in range(1, min(blocks, 4) + 1)]
+            r, v = choose_tile(rows, blocks * per_block, registers, allowed)
+            return Tile(r, v // per_block, width)
+        if panel is not None:
+            r, v = choose_tile(rows, max(1, panel // self.lanes), registers, [max(1, panel // self.lanes)])
+            return Tile(r, 1, panel)
+        if last is not None and last < self.lanes:
+            return Tile(choose_tile(rows, 1, registers, [1])[0], 1, last)
+        vectors = -(-(last or 2 * self.lanes) // self.lanes)
+        r, v = choose_tile(rows, vectors, registers, range(1, min(vectors, 4) + 1))
+        return Tile(r, 1, v * self.lanes)
+
+    def _split(self, loops: Sequence[LoopRef]) -> tuple[_Outer, list[LoopRef]]:
+        """Split the tiled loops; returns the loops outside of the tile by role, and those of the tile."""
+        roles, tile, schedule = self.roles, self.tile, self.schedule
+        outer = _Outer([loops[d] for d in roles.batch], [], [loops[d] for d in roles.columns], [])
+        inner: list[LoopRef] = []
+        if roles.block is not None:
+            blocks, block = schedule.split(loops[roles.block], tile.blocks)
+            outer.columns.append(blocks)
+            inner.append(block)
+        outer.rows.extend(loops[d] for d in roles.rows)
+        if roles.row is not None:
+            tiles, row = schedule.split(loops[roles.row], tile.rows)
+            per_block = self._row_tiles_per_block()
+            if per_block is not None:
+                row_blocks, tiles = schedule.split(tiles, per_block)
+                outer.row_blocks.append(row_blocks)
+            outer.rows.append(tiles)
+            inner.append(row)
+        vector = loops[roles.vector]
+        if schedule.extent(vector) != tile.width:
+            panels, vector = schedule.split(vector, tile.width)
+            outer.columns.append(panels)
+        return outer, [*inner, vector]
+
+    def _row_tiles_per_block(self) -> int | None:
+        """Row tiles whose operand fits half of the second-level cache; None when all of them do."""
+        tensor = self.contraction.tensor
+        depth = 1
+        for axis in tensor.reduce_axes:
+            depth *= constant(axis.extent) or 1
+        assert self.roles.row is not None
+        rows = constant(tensor.axes[self.roles.row].extent)
+        fitting = self.target.l2_bytes // 2 // max(1, depth * self.contraction.other.dtype.bytes)
+        tiles = max(1, fitting // self.tile.rows)
+        if self.roles.rows or (rows is not None and rows <= tiles * self.tile.rows):
+            return None
+        return tiles
+
+    def _pack_vector_operand(self) -> Tensor | None:
+        """Copy a vector operand that is not contiguous along the vector axis into panels; returns the copy."""
+        load, last = self.contraction.vector, self.contraction.tensor.axes[-1]
+        if panel_of(self.contraction) is not None or stride_of(load, last) == 1:
+            return None
+        dimension = [d for d, i in enumerate(load.indices) if i == last]
+        if not dimension or constant(last.extent) == 1:
+            return None
+        return self.schedule.cache_read(load.source, self.result, {dimension[0]: self.tile.width})
+
+    def _place_accumulators(self, attach: LoopRef | None) -> None:
+        schedule, rank = self.schedule, self.result.rank
+        extents = [self.final.shape[d] for d in (self.roles.row, self.roles.vector) if d is not None]
+        symbolic = any(constant(e) is None for e in extents)
+        if attach is None:
+            loops = schedule[self.result].loops
+            schedule.set_scope(self.result, Scope.REGISTER)
+        else:
+            loops = schedule.compute_at(self.result, attach, Scope.REGISTER, overcompute=symbolic)
+        spatial, reduced = loops[:rank], loops[rank:]
+        tiled = [spatial[d] for d in (self.roles.block, self.roles.row) if d is not None]
+        for loop in tiled:
+            schedule.unroll(loop)
+        schedule.vectorize(spatial[-1])
+        rest = [x for x in spatial[:-1] if x not in tiled]
+        schedule.reorder(*rest, *reduced, *tiled, spatial[-1])
+
+    def _parallelize(self, outer: _Outer, packed: Tensor | None) -> None:
+        schedule = self.schedule
+        if packed is not None and not outer.batch:
+            schedule_elementwise(schedule, packed, self.target)
+        loops = outer.batch if packed is not None and outer.batch else outer.in_order()
+        work = [a.extent for a in (*self.contraction.tensor.axes, *self.contraction.tensor.reduce_axes)]
+        where = loops[-1] if packed is not None and outer.batch else None
+        if loops and is_large(work):
+            fused = parallelize(schedule, loops if where is None else outer.batch)
+            where = fused if where is not None else None
+        if packed is not None and where is not None:
+            self._place_packed(packed, where)
+
+    def _place_packed(self, packed: Tensor, where: LoopRef) -> None:
+        inside = self.schedule.compute_at(packed, where)
+        self.schedule.vectorize(inside[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outer:
+    """The loops outside of the register tile, by role."""
+
+    batch: list[LoopRef]
+    row_blocks: list[LoopRef]
+    columns: list[LoopRef]
+    rows: list[LoopRef]
+
+    def in_order(self) -> list[LoopRef]:
+        """Row blocks outside of columns outside of rows: the panel of a column is used by all rows of a block."""
+        return [*self.batch, *self.row_blocks, *self.columns, *self.rows]

@@ -1,0 +1,68 @@
+"""Schedules for elementwise and data-movement stages: vectors along memory, threads along the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polycomp.expr import loads
+from polycomp.schedules.library.analysis import constant
+from polycomp.schedules.schedule import LoopRef, Schedule
+from polycomp.target import Target
+from polycomp.te import Dim, Tensor
+
+PARALLEL_ELEMENTS = 16384
+"""Below this many elements a kernel is over before a second thread has woken up."""
+
+
+def schedule_elementwise(schedule: Schedule, tensor: Tensor, target: Target) -> None:
+    """Vectorise the innermost loop of ``tensor``'s stage and share the outer ones out to the threads."""
+    loops = schedule[tensor].loops
+    if not loops:
+        return
+    outer = vectorize_innermost(schedule, loops, lanes_for(tensor, target))
+    if is_large(tensor.shape):
+        parallelize(schedule, outer)
+
+
+def lanes_for(tensor: Tensor, target: Target) -> int:
+    """Lanes that fit the widest element type that ``tensor``'s definition touches."""
+    sources = loads(tensor.body) if tensor.body is not None else ()
+    widest = max([tensor.dtype.bytes, *(x.source.dtype.bytes for x in sources)])
+    return target.lanes(max(widest, 4))
+
+
+def vectorize_innermost(schedule: Schedule, loops: Sequence[LoopRef], lanes: int) -> tuple[LoopRef, ...]:
+    """Make the innermost loop vectors; returns the loops outside of it."""
+    *outer, last = loops
+    extent = constant(schedule.extent(last))
+    if extent is not None and extent <= 2 * lanes:
+        schedule.vectorize(last)
+        return tuple(outer)
+    blocks, inner = schedule.split(last, lanes)
+    schedule.vectorize(inner)
+    return (*outer, blocks)
+
+
+def is_large(shape: Sequence[Dim]) -> bool:
+    """Whether a tensor is worth several threads; one of symbolic size is taken to be."""
+    total = 1
+    for dim in shape:
+        known = constant(dim)
+        if known is None:
+            return True
+        total *= known
+    return total >= PARALLEL_ELEMENTS
+
+
+def parallelize(schedule: Schedule, loops: Sequence[LoopRef], enough: int = 64) -> LoopRef | None:
+    """Fuse loops from the outside until there are ``enough`` iterations to share out, and run them in parallel."""
+    if not loops:
+        return None
+    outer, rest = loops[0], list(loops[1:])
+    while rest and constant(schedule.extent(rest[0])) is not None:
+        count = constant(schedule.extent(outer))
+        if count is not None and count >= enough:
+            break
+        outer = schedule.fuse(outer, rest.pop(0))
+    schedule.parallel(outer)
+    return outer

@@ -1,0 +1,76 @@
+"""Inlining before scheduling: cheap tensors are computed where they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from polycomp.expr import Cast, Expr, Load, Select, free_vars, loads, substitute, transform, walk
+from polycomp.schedules.library.analysis import as_contraction, is_expensive, is_reduction, readers
+from polycomp.te import Axis, Tensor, topological_order
+
+_SMALL_BODY = 48  # expression nodes; a larger definition is not repeated for several readers
+
+
+def inline_cheap(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Equal outputs in which every tensor that is cheap to recompute has been put into its readers."""
+    order = topological_order(outputs)
+    users = readers(order)
+    made: dict[Tensor, Tensor] = {}
+    inlined: set[Tensor] = set()
+    for tensor in order:
+        if tensor.body is None:
+            made[tensor] = tensor
+            continue
+        new = _with_sources(tensor, made, inlined)
+        made[tensor] = new
+        if tensor not in outputs and _should_inline(new, tensor, users[tensor]):
+            inlined.add(tensor)
+    return tuple(made[t] for t in outputs)
+
+
+def _with_sources(tensor: Tensor, made: dict[Tensor, Tensor], inlined: set[Tensor]) -> Tensor:
+    """``tensor`` reading from the new tensors, and containing the definitions of inlined ones."""
+    assert tensor.body is not None
+
+    def rewrite(e: Expr) -> Expr | None:
+        if not isinstance(e, Load):
+            return None
+        source = made.get(e.source, e.source)
+        if e.source in inlined:
+            assert source.body is not None
+            return substitute(source.body, dict(zip(source.axes, e.indices, strict=True)))
+        return None if source is e.source else Load(source, e.indices)
+
+    body = transform(tensor.body, rewrite)
+    return tensor if body is tensor.body else dataclasses.replace(tensor, body=body)
+
+
+def _should_inline(tensor: Tensor, old: Tensor, users: Sequence[Tensor]) -> bool:
+    if is_reduction(tensor) or not users:
+        return False
+    assert tensor.body is not None
+    if any(as_contraction(user) is not None for user in users):
+        return _is_plain_read(tensor.body)
+    if len(users) > 1 and sum(1 for _ in walk(tensor.body)) > _SMALL_BODY:
+        return False
+    return not is_expensive(tensor) or not (len(users) > 1 or _is_repeated(old, users[0]))
+
+
+def _is_plain_read(body: Expr) -> bool:
+    """Whether a body only moves an element (a transpose or slice), so that a contraction still sees two loads."""
+    while isinstance(body, Cast):
+        body = body.operand
+    return isinstance(body, Load) and not any(isinstance(n, Select) for n in walk(body))
+
+
+def _is_repeated(tensor: Tensor, user: Tensor) -> bool:
+    """Whether ``user`` reads the same element of ``tensor`` at several of its points."""
+    assert user.body is not None
+    axes: set[Axis] = {*user.axes, *user.reduce_axes}
+    for load in loads(user.body):
+        if load.source is tensor:
+            used = {v for i in load.indices for v in free_vars(i)}
+            if any(a not in used and a.extent != 1 for a in axes):
+                return True
+    return sum(load.source is tensor for load in loads(user.body)) > 1

@@ -1,0 +1,214 @@
+"""Schedules for reductions and what surrounds them: pooling, means, softmax, normalisation.
+
+A *main* stage is an output (or a tensor that several outputs need). Everything that only it needs is computed inside of
+its loops: once per row when the reduction runs along memory, once per vector of neighbouring results otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polycomp.expr import Reduce, free_vars, loads
+from polycomp.poly.tree import Scope
+from polycomp.schedules.library.analysis import constant, is_reduction, stride_of
+from polycomp.schedules.library.elementwise import (
+    is_large,
+    lanes_for,
+    parallelize,
+    schedule_elementwise,
+    vectorize_innermost,
+)
+from polycomp.schedules.schedule import LoopRef, Schedule
+from polycomp.target import Target
+from polycomp.te import Axis, Tensor
+
+_PARTIAL_VECTORS = 4  # vectors of partial sums: enough to hide the latency of an addition
+_REGISTER_ELEMENTS = 1024
+
+
+def schedule_reductions(schedule: Schedule, stages: Sequence[Tensor], target: Target) -> None:
+    """Schedule all ``stages`` (producers first), some of which are reductions."""
+    mains = main_stages(stages, schedule.kernel.outputs)
+    for main in mains:
+        own = exclusive_producers(main, stages, mains)
+        if not is_reduction(main) and not any(map(is_reduction, own)) and not own:
+            schedule_elementwise(schedule, main, target)
+        else:
+            _schedule_main(schedule, main, own, target)
+
+
+def main_stages(stages: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs, and the tensors that more than one of them needs."""
+    mains = [t for t in stages if t in outputs]
+    changed = True
+    while changed:
+        changed = False
+        for tensor in stages:
+            if tensor not in mains and len(_needed_by(tensor, stages, mains)) > 1:
+                mains = [t for t in stages if t in mains or t is tensor]
+                changed = True
+    return mains
+
+
+def _needed_by(tensor: Tensor, stages: Sequence[Tensor], mains: Sequence[Tensor]) -> set[Tensor]:
+    """The main stages that read ``tensor``, directly or through stages that are not main."""
+    found: set[Tensor] = set()
+    for user in stages:
+        if tensor in user.inputs():
+            found |= {user} if user in mains else _needed_by(user, stages, mains)
+    return found
+
+
+def exclusive_producers(main: Tensor, stages: Sequence[Tensor], mains: Sequence[Tensor]) -> list[Tensor]:
+    """The stages that are computed for ``main`` alone, producers first."""
+    return [t for t in stages if t not in mains and _needed_by(t, stages, mains) == {main}]
+
+
+def _schedule_main(schedule: Schedule, main: Tensor, own: list[Tensor], target: Target) -> None:
+    reductions = [t for t in (*own, main) if is_reduction(t)]
+    along = _runs_along_memory(reductions[-1]) if reductions else False
+    lanes = lanes_for(reductions[-1] if reductions else main, target)
+    if is_reduction(main):
+        own = [*own, schedule.cache_write(main)]
+    if along:
+        _schedule_rows(schedule, main, own, lanes)
+    else:
+        _schedule_columns(schedule, main, own, lanes)
+
+
+def _runs_along_memory(tensor: Tensor) -> bool:
+    """Whether the reduction's last axis steps through memory element by element, and its results do not."""
+    assert isinstance(tensor.body, Reduce)
+    sources = [x for x in loads(tensor.body) if x.indices]
+    if not sources or not tensor.reduce_axes:
+        return False
+    largest = max(sources, key=lambda x: len({v for i in x.indices for v in free_vars(i)}))
+    if stride_of(largest, tensor.reduce_axes[-1]) != 1:
+        return False
+    return not tensor.axes or stride_of(largest, tensor.axes[-1]) != 1 or constant(tensor.axes[-1].extent) == 1
+
+
+def _row_axes(main: Tensor, own: Sequence[Tensor]) -> list[bool]:
+    """For each axis of ``main``, whether every reduction it reads is read along that axis (so rows are apart)."""
+    if is_reduction(main):
+        return [True] * main.rank
+    assert main.body is not None
+    keep = [True] * main.rank
+    for load in loads(main.body):
+        if load.source in own and _contains_reduction(load.source, own):
+            used = [i for i in load.indices if isinstance(i, Axis)]
+            reduced = is_reduction(load.source)
+            keep = [k and (a in used or not reduced) for k, a in zip(keep, main.axes, strict=True)]
+    return keep
+
+
+def _contains_reduction(tensor: Tensor, own: Sequence[Tensor]) -> bool:
+    return is_reduction(tensor) or any(_contains_reduction(t, own) for t in tensor.inputs() if t in own)
+
+
+def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: int) -> None:
+    """One row after the other, each row's stages in turn, vectors along the row."""
+    keep = _row_axes(main, own)
+    partials = {t: _partial_sums(schedule, t, lanes) for t in own if is_reduction(t)}
+    loops = schedule[main].loops
+    rows = [x for x, k in zip(loops, keep, strict=True) if k]
+    inner = [x for x, k in zip(loops, keep, strict=True) if not k]
+    schedule.reorder(*rows, *inner)
+    row = rows[-1] if rows else None
+    for tensor in reversed(own):
+        _place(schedule, tensor, row, lanes)
+        partial = partials.get(tensor)
+        if partial is not None:
+            _place(schedule, partial, row, lanes)
+    if inner:
+        vectorize_innermost(schedule, inner, lanes)
+    if rows and any(map(_is_big_domain, (*own, main))):
+        parallelize(schedule, rows)
+
+
+def _is_big_domain(tensor: Tensor) -> bool:
+    return is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)])
+
+
+def _partial_sums(schedule: Schedule, tensor: Tensor, lanes: int) -> Tensor | None:
+    """Vectors of partial results for a reduction along memory; None where one vector holds the whole row."""
+    axes = tensor.reduce_axes
+    extent = constant(axes[-1].extent)
+    if extent is not None and extent <= lanes:
+        return None
+    vectors = _PARTIAL_VECTORS if extent is None or extent >= 2 * _PARTIAL_VECTORS * lanes else 1
+    return schedule.rfactor(tensor, len(axes) - 1, vectors * lanes)
+
+
+def _place(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: int) -> None:
+    """Compute ``tensor`` inside of ``row`` (or where it is, without one) and vectorise its innermost loop."""
+    rank = tensor.rank
+    if row is None:
+        loops = schedule[tensor].loops
+    else:
+        loops = schedule.compute_at(tensor, row, _scope(schedule, tensor, row))
+    spatial, reduced = loops[:rank], loops[rank:]
+    if tensor.name.endswith(".rf"):
+        schedule.vectorize(spatial[-1])
+        schedule.reorder(*spatial[:-1], *reduced, spatial[-1])
+    elif reduced and constant(schedule.extent(reduced[-1])) is not None and _is_short(schedule, reduced[-1]):
+        schedule.vectorize(reduced[-1])
+    elif not reduced and spatial:
+        vectorize_innermost(schedule, spatial, lanes)
+
+
+def _is_short(schedule: Schedule, loop: LoopRef) -> bool:
+    extent = constant(schedule.extent(loop))
+    return extent is not None and extent <= 128
+
+
+def _scope(schedule: Schedule, tensor: Tensor, row: LoopRef) -> Scope:
+    """Partial sums and single results live in registers; whole rows in memory."""
+    size = schedule.region_elements(tensor, row)
+    small = is_reduction(tensor) and size is not None and size <= _REGISTER_ELEMENTS
+    return Scope.REGISTER if small else Scope.WORKSPACE
+
+
+def _schedule_columns(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: int) -> None:
+    """A vector of neighbouring results at a time; the reductions run outside of the vectors."""
+    loops = schedule[main].loops
+    keep = _row_axes(main, own)
+    if not loops:
+        return
+    if not keep[-1]:
+        _schedule_rows(schedule, main, own, lanes)
+        return
+    outer = list(loops[:-1])
+    last = loops[-1]
+    extent = constant(schedule.extent(last))
+    if extent is None or extent > 2 * lanes:
+        blocks, vector = schedule.split(last, lanes)
+    else:
+        blocks, vector = None, last
+    rows = [x for x, k in zip(outer, keep[:-1], strict=True) if k]
+    inner = [x for x, k in zip(outer, keep[:-1], strict=True) if not k]
+    order = [*rows, *([blocks] if blocks else []), *inner, vector]
+    schedule.reorder(*order)
+    attach = blocks or (rows[-1] if rows else None)
+    for tensor in reversed(own):
+        _place_column(schedule, tensor, attach)
+    schedule.vectorize(vector)
+    outside = [*rows, *([blocks] if blocks else [])]
+    if outside and any(map(_is_big_domain, (*own, main))):
+        parallelize(schedule, outside)
+
+
+def _place_column(schedule: Schedule, tensor: Tensor, attach: LoopRef | None) -> None:
+    if attach is None:
+        loops = schedule[tensor].loops
+    else:
+        loops = schedule.compute_at(tensor, attach, _scope(schedule, tensor, attach))
+    spatial, reduced = loops[: tensor.rank], loops[tensor.rank :]
+    if not spatial:
+        return
+    vector = spatial[-1]
+    if constant(schedule.extent(vector)) is None:
+        _, vector = schedule.split(vector, 16)
+    schedule.vectorize(vector)
+    if reduced:
+        schedule.reorder(*spatial[:-1], *reduced, vector)

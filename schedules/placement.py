@@ -1,0 +1,268 @@
+"""Rewrites of the tree's shape: loop interchange, and computing a producer inside of a consumer's loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from polycomp.errors import ScheduleError
+from polycomp.expr import (
+    Expr,
+    Interval,
+    Load,
+    Var,
+    compare,
+    const,
+    free_vars,
+    loads,
+    minimum,
+    prove,
+    simplify,
+    substitute,
+    transform,
+    wrap,
+)
+from polycomp.poly.bounds import required_region
+from polycomp.poly.kernel import Kernel, Statement
+from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node, Scope, walk
+from polycomp.schedules import stages
+from polycomp.schedules.rewrite import (
+    Nodes,
+    loop_names,
+    loop_range,
+    path_to_loop,
+    ranges_of_path,
+    remove_statements,
+    replace_loop,
+    statements_in,
+    substitute_loops,
+)
+from polycomp.te import Dim, Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Level:
+    """One loop of a chain being reordered, and what stands before the chain's next loop in its body."""
+
+    loop: Loop
+    before: Nodes
+
+
+def reordered(top: Loop, order: Sequence[Var], taken: set[str]) -> Nodes:
+    """The nest starting at ``top`` with the loops ``order`` in that order; see ``Schedule.reorder``."""
+    levels, body = _chain(top, frozenset(order))
+    wanted = iter(order)
+    by_var = {level.loop.var: level.loop for level in levels}
+    new = [by_var[next(wanted)] if level.loop.var in order else level.loop for level in levels]
+    _check_extents(new)
+    positions: dict[int, list[Node]] = {}
+    for index, level in enumerate(levels):
+        if level.before:
+            inside = frozenset(x.loop.var for x in levels[: index + 1])
+            position, copies = _place_before(level.before, new, inside, taken)
+            positions.setdefault(position, []).extend(copies)
+    for index in reversed(range(len(new))):
+        body = (dataclasses.replace(new[index], body=(*positions.get(index + 1, ()), *body)),)
+    return (*positions.get(0, ()), *body)
+
+
+def _chain(top: Loop, wanted: frozenset[Var]) -> tuple[list[_Level], Nodes]:
+    """The loops from ``top`` down to the last wanted one, and the body of that one."""
+    levels: list[_Level] = []
+    node = top
+    remaining = set(wanted)
+    while True:
+        remaining.discard(node.var)
+        if not remaining:
+            levels.append(_Level(node, ()))
+            return levels, node.body
+        *before, last = node.body
+        if not isinstance(last, Loop):
+            what = "storage" if isinstance(last, Allocate) else "a statement"
+            raise ScheduleError(
+                f"reorder: {what} stands between loop {node.var.name!r} and "
+                f"{', '.join(sorted(v.name for v in remaining))}; reorder before computing a stage there"
+            )
+        levels.append(_Level(node, tuple(before)))
+        node = last
+
+
+def _check_extents(loops: Sequence[Loop]) -> None:
+    for index, loop in enumerate(loops):
+        later = {x.var for x in loops[index:]}
+        needed = free_vars(wrap(loop.extent)) & later
+        if needed:
+            names = ", ".join(sorted(v.name for v in needed))
+            raise ScheduleError(
+                f"reorder: the extent of loop {loop.var.name!r} depends on {names}, which must stay outside"
+            )
+
+
+def _place_before(nodes: Nodes, loops: Sequence[Loop], inside: frozenset[Var], taken: set[str]) -> tuple[int, Nodes]:
+    """Where ``nodes``, which belong inside the loops ``inside`` alone, go in the new order, with the loops they need.
+
+    They come before the first loop that they are not inside of; loops that moved behind it are copied around them.
+    """
+    position = next((i for i, x in enumerate(loops) if x.var not in inside), len(loops))
+    copies = [x for x in loops[position:] if x.var in inside]
+    fresh = {x.var: Var(stages.fresh_name(x.var.name, taken)) for x in copies}
+    body = substitute_loops(nodes, fresh, {}) if fresh else nodes
+    return position, stages.nest([dataclasses.replace(x, var=fresh[x.var]) for x in copies], body)
+
+
+def with_scope(tree: Nodes, tensor: Tensor, scope: Scope) -> Nodes:
+    """The tree with ``tensor`` stored in ``scope``."""
+    result: list[Node] = []
+    for node in tree:
+        if isinstance(node, Leaf):
+            result.append(node)
+            continue
+        node = dataclasses.replace(node, body=with_scope(node.body, tensor, scope))
+        if isinstance(node, Allocate) and node.tensor is tensor:
+            node = dataclasses.replace(node, scope=scope)
+        result.append(node)
+    return tuple(result)
+
+
+def compute_at(kernel: Kernel, tensor: Tensor, loop: Var, scope: Scope, overcompute: bool) -> Kernel:
+    """Compute what an iteration of ``loop`` needs of ``tensor`` inside of it; see ``Schedule.compute_at``."""
+    found = stages.statements_for(kernel, tensor)
+    if tensor in kernel.outputs:
+        raise ScheduleError(f"compute_at of {tensor.name!r}: it is an output of the kernel and must be stored whole")
+    tree = stages.without_storage(remove_statements(kernel.tree, frozenset(s.name for s in found)), tensor)
+    path = path_to_loop(tree, loop)
+    if path is None:
+        raise ScheduleError(f"compute_at: there is no loop {loop.name!r} outside of {tensor.name!r} itself")
+    node = path[-1]
+    assert isinstance(node, Loop)
+    _check_readers_inside(kernel, tensor, node, found)
+    ranges = ranges_of_path(path, kernel.ranges)
+    region = _region(kernel, tensor, node, ranges)
+    if overcompute:
+        kernel, found = _clamped(kernel, found, region, ranges)
+    taken = {*loop_names(tree), *(v.name for v in kernel.sizes)}
+    stage = _stage_over_region(found, region, ranges, taken, overcompute)
+    origin, shape = tuple(o for o, _ in region), tuple(e for _, e in region)
+    if scope is Scope.REGISTER and not all(isinstance(e, int) for e in shape):
+        raise ScheduleError(f"compute_at of {tensor.name!r} in registers: its tile {shape} is not of constant size")
+    using = frozenset(s.name for s in kernel.statements.values() if stages.reads(s, tensor) and s.tensor is not tensor)
+
+    def insert(old: Loop) -> Nodes:
+        body = (Allocate(tensor, scope, origin, shape, _before_first(old.body, using, stage)),)
+        return (dataclasses.replace(old, body=body),)
+
+    return dataclasses.replace(kernel, tree=replace_loop(tree, loop, insert))
+
+
+def _before_first(body: Nodes, using: frozenset[str], stage: Nodes) -> Nodes:
+    """``body`` with ``stage`` in front of the first node that executes a reader, inside of allocations."""
+    result: list[Node] = []
+    pending = True
+    for node in body:
+        if pending and statements_in((node,)) & using:
+            pending = False
+            if isinstance(node, Allocate):
+                result.append(dataclasses.replace(node, body=_before_first(node.body, using, stage)))
+                continue
+            result.extend(stage)
+        result.append(node)
+    return tuple(result)
+
+
+def _check_readers_inside(kernel: Kernel, tensor: Tensor, loop: Loop, own: tuple[Statement, ...]) -> None:
+    inside = statements_in((loop,))
+    names = {s.name for s in own}
+    outside = [s.name for s in kernel.statements.values() if stages.reads(s, tensor) and s.name not in inside | names]
+    if outside:
+        raise ScheduleError(
+            f"compute_at of {tensor.name!r} inside of loop {loop.var.name!r}: {outside[0]!r} reads it outside of "
+            f"that loop"
+        )
+
+
+def needed_region(kernel: Kernel, tensor: Tensor, loop: Var) -> tuple[tuple[Expr, Dim], ...]:
+    """The box of ``tensor``'s elements that one iteration of ``loop`` reads: origin and extent per dimension."""
+    path = path_to_loop(kernel.tree, loop)
+    if path is None:
+        raise ScheduleError(f"there is no loop {loop.name!r}")
+    node = path[-1]
+    assert isinstance(node, Loop)
+    return _region(kernel, tensor, node, ranges_of_path(path, kernel.ranges))
+
+
+def _region(kernel: Kernel, tensor: Tensor, loop: Loop, ranges: Mapping[Var, Interval]) -> tuple[tuple[Expr, Dim], ...]:
+    indices: list[tuple[Expr, ...]] = []
+    inner: dict[Var, Dim] = {}
+    for node, path in walk(loop.body):
+        if not isinstance(node, Leaf):
+            continue
+        statement = kernel.statements[node.statement]
+        values: dict[Var, Expr] = dict(zip(statement.iters, node.point, strict=True))
+        for load in loads(statement.value):
+            if load.source is tensor:
+                indices.append(tuple(substitute(i, values) for i in load.indices))
+                inner.update({n.var: n.extent for n in path if isinstance(n, Loop)})
+    box = required_region(indices, inner, ranges)
+    return tuple((const(0), n) if b is None else b for b, n in zip(box, tensor.shape, strict=True))
+
+
+def _stage_over_region(
+    found: tuple[Statement, ...],
+    region: tuple[tuple[Expr, Dim], ...],
+    ranges: Mapping[Var, Interval],
+    taken: set[str],
+    overcompute: bool,
+) -> Nodes:
+    tensor, last = found[0].tensor, found[-1]
+    rank = len(region)
+    extents = [*(e for _, e in region), *(a.extent for a in last.iters[rank:])]
+    names = [Var(stages.fresh_name(a.name, taken)) for a in last.iters]
+    loops = [Loop(v, e, LoopKind.SERIAL, ()) for v, e in zip(names, extents, strict=True)]
+    inner = {**ranges, **{x.var: loop_range(x.extent, ranges) for x in loops}}
+    point = tuple(simplify(o + v, inner) for (o, _), v in zip(region, names[:rank], strict=True))
+    guards: tuple[Expr, ...] = ()
+    if not overcompute:
+        limits = [
+            c for p, n in zip(point, tensor.shape, strict=True) for c in (compare("ge", p, 0), compare("lt", p, n))
+        ]
+        guards = tuple(simplify(c, inner) for c in limits if prove(simplify(c, inner), inner) is not True)
+    return stages.stage_nest(found, loops, (*point, *names[rank:]), guards)
+
+
+def _clamped(
+    kernel: Kernel,
+    found: tuple[Statement, ...],
+    region: tuple[tuple[Expr, Dim], ...],
+    ranges: Mapping[Var, Interval],
+) -> tuple[Kernel, tuple[Statement, ...]]:
+    """Keep the reads of an over-computed stage within their tensors by clamping its iterators to the edge."""
+    new = tuple(_clamp_statement(s, region, ranges) for s in found)
+    return stages.with_statements(kernel, {s.name: s for s in new}), new
+
+
+def _clamp_statement(
+    statement: Statement, region: tuple[tuple[Expr, Dim], ...], ranges: Mapping[Var, Interval]
+) -> Statement:
+    tensor = statement.tensor
+    inner = dict(ranges)
+    points: dict[Var, Expr] = {}
+    clamped: dict[Var, Expr] = {}
+    for axis, (origin, extent), limit in zip(statement.iters, region, tensor.shape, strict=False):
+        local = Var(f"{axis.name}.local")
+        inner[local] = loop_range(extent, ranges)
+        points[axis] = origin + local
+        clamped[axis] = minimum(axis, wrap(limit) - 1)
+    for axis in statement.iters[len(region) :]:
+        inner[axis] = loop_range(axis.extent, ranges)
+
+    def inside(index: Expr, limit: Dim) -> bool:
+        where = simplify(substitute(index, points), inner)
+        return bool(prove(simplify(compare("lt", where, limit), inner), inner))
+
+    def rewrite(e: Expr) -> Expr | None:
+        if not isinstance(e, Load):
+            return None
+        pairs = zip(e.indices, e.source.shape, strict=True)
+        return Load(e.source, tuple(i if inside(i, n) else substitute(i, clamped) for i, n in pairs))
+
+    return dataclasses.replace(statement, value=transform(statement.value, rewrite))
