@@ -1,0 +1,124 @@
+"""What statements read and write, in terms of their iterators."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from polycomp.dtypes import DType
+from polycomp.expr import (
+    Binary,
+    CheckedIndex,
+    Expr,
+    Load,
+    Select,
+    Var,
+    children,
+    free_vars,
+    rebuild,
+    to_text,
+    walk,
+    wrap,
+)
+from polycomp.poly.kernel import Statement
+from polycomp.te import Dim, Tensor
+
+Condition = tuple[Expr, bool]
+"""A bool expression and the truth value it has."""
+
+_INTEGER_DIVISIONS = frozenset(["truncdiv", "truncmod", "floordiv", "floormod"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """``tensor[indices]`` where all ``conditions`` hold, over the statement's iterators and ``unknowns``.
+
+    An unknown stands for an index that depends on data: any value in ``0 <= unknown < extent``. ``strict`` is set
+    when a meaningless value would not merely spoil the result (it is an index or divides integers), so that it must
+    not be read even by an instance that computes padding.
+    """
+
+    tensor: Tensor
+    indices: tuple[Expr, ...]
+    conditions: tuple[Condition, ...] = ()
+    strict: bool = False
+    unknowns: Mapping[Var, Dim] = dataclasses.field(default_factory=dict)
+
+
+def write_of(statement: Statement) -> Access:
+    """The access by which ``statement`` writes."""
+    return Access(statement.tensor, statement.indices)
+
+
+def reads_of(statement: Statement) -> tuple[Access, ...]:
+    """All loads in the statement's value, each different one once."""
+    found: dict[tuple[object, ...], Access] = {}
+    for load, conditions, strict in _visit(statement.value, (), False):
+        found.setdefault((load, conditions, strict), _access(load, conditions, strict))
+    return tuple(found.values())
+
+
+def _visit(e: Expr, conditions: tuple[Condition, ...], strict: bool) -> Iterator[tuple[Load, tuple[Condition, ...], bool]]:
+    if isinstance(e, Load):
+        yield e, conditions, strict
+        strict = True
+    elif isinstance(e, Select):
+        yield from _visit(e.condition, conditions, strict)
+        yield from _visit(e.on_true, (*conditions, (e.condition, True)), strict)
+        yield from _visit(e.on_false, (*conditions, (e.condition, False)), strict)
+        return
+    elif isinstance(e, CheckedIndex) or (isinstance(e, Binary) and e.op in _INTEGER_DIVISIONS):
+        strict = True
+    for child in children(e):
+        yield from _visit(child, conditions, strict)
+
+
+def _access(load: Load, conditions: tuple[Condition, ...], strict: bool) -> Access:
+    unknowns: dict[Var, Dim] = {}
+    indices = []
+    for d, index in enumerate(load.indices):
+        index = _without_checks(index, f"?{load.source.name}.{d}", unknowns)
+        if any(_depends_on_data(n) for n in walk(index)):
+            index = _unknown(f"?{load.source.name}.{d}", load.source.shape[d], unknowns)
+        indices.append(index)
+    return Access(load.source, tuple(indices), conditions, strict, unknowns)
+
+
+def _without_checks(e: Expr, name: str, unknowns: dict[Var, Dim]) -> Expr:
+    """Replace checked indices, whose value is some number within their bounds."""
+    if isinstance(e, CheckedIndex):
+        if any(_depends_on_data(n) for n in walk(e.size)):
+            return e
+        return _unknown(f"{name}.{len(unknowns)}", e.size, unknowns)
+    operands = children(e)
+    new = tuple(_without_checks(c, name, unknowns) for c in operands)
+    return e if new == operands else rebuild(e, new)
+
+
+def _depends_on_data(e: Expr) -> bool:
+    return isinstance(e, Load | CheckedIndex) or (isinstance(e, Expr) and not e.dtype.is_integer and e.dtype is not DType.BOOL)
+
+
+def _unknown(name: str, extent: Dim, unknowns: dict[Var, Dim]) -> Var:
+    made = Var(name)
+    unknowns[made] = extent
+    return made
+
+
+def in_terms_of(statement: Statement) -> str:
+    """The statement's name with its iterators, for messages."""
+    return f"{statement.name}[{', '.join(i.name for i in statement.iters)}]"
+
+
+def condition_is_affine(e: Expr) -> bool:
+    """Whether nothing in ``e`` depends on data."""
+    return not any(_depends_on_data(n) for n in walk(e))
+
+
+def dims_in(tensor: Tensor) -> frozenset[Var]:
+    """The size variables in the tensor's shape."""
+    return frozenset(v for d in tensor.shape for v in free_vars(wrap(d)))
+
+
+def access_text(access: Access) -> str:
+    return f"{access.tensor.name}[{', '.join(map(to_text, access.indices))}]"
