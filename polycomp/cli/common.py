@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from polycomp.options import Options
+from polycomp.target import parse_target
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -58,6 +61,13 @@ def compile_options(command: _Command) -> _Command:
     ):
         command = decorate(command)
     return command
+
+
+def make_options(
+    target: str, threads: int, shapes: tuple[tuple[str, tuple[int, ...]], ...], jobs: int, cache: bool
+) -> Options:
+    """The Options that :func:`compile_options` describe."""
+    return Options(parse_target(target), threads, dict(shapes), cache, jobs)
 
 
 @functools.cache

@@ -12,10 +12,10 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 
+from polycomp.driver.files import write_file
 from polycomp.errors import CacheError
 
 DEFAULT_LIMIT = 2 * 1024**3
@@ -68,7 +68,7 @@ class Cache:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_atomically(self._path(key), (_MAGIC, _digest(chunks), *chunks))
+            write_file(self._path(key), (_MAGIC, _digest(chunks), *chunks))
         except OSError as error:
             self._broken = True
             warnings.warn(f"results cannot be kept in the cache {self.folder}: {error}", stacklevel=2)
@@ -150,17 +150,6 @@ def _digest(chunks: Iterable[bytes | memoryview]) -> bytes:
     for chunk in chunks:
         digest.update(chunk)
     return digest.digest()
-
-
-def _write_atomically(path: pathlib.Path, chunks: Iterable[bytes | memoryview]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(chunks)
-        os.replace(temporary, path)
-    except BaseException:
-        _remove(pathlib.Path(temporary))
-        raise
 
 
 def _entries(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, os.stat_result]]:

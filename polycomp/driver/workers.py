@@ -17,7 +17,7 @@ from polycomp.driver.worker import receive, send
 from polycomp.errors import CompileError
 from polycomp.te import topological_order
 
-_FEW = 2  # so few kernels are compiled sooner than a worker has started
+FEW_KERNELS = 2  # so few kernels are compiled sooner than a worker has started
 
 Done = Callable[[KernelTask, CompiledKernel], None]
 
@@ -52,7 +52,7 @@ class Workers:
         The first error of a task is raised, after which the workers must not be used again.
         """
         queue = _Queue(tasks, done)
-        helpers = [] if len(tasks) <= _FEW else self._processes
+        helpers = [] if len(tasks) <= FEW_KERNELS else self._processes
         threads = [threading.Thread(target=queue.drain, args=(_remote(p),), daemon=True) for p in helpers]
         for thread in threads:
             thread.start()

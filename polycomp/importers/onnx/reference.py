@@ -1,0 +1,68 @@
+"""The ONNX reference implementation, as an oracle: the value of every tensor of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from polycomp.errors import ModelError
+from polycomp.importers.onnx.reader import ModelLike, load_model
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelNode:
+    """A node of the model itself: its name (or operator and position), operator, and the values it makes."""
+
+    name: str
+    op: str
+    outputs: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceModel:
+    """A model to compare with. ``exposed`` is the model with every node's values as outputs."""
+
+    nodes: tuple[ModelNode, ...]
+    outputs: tuple[str, ...]
+    proto: onnx.ModelProto
+    exposed: onnx.ModelProto
+
+    def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every tensor of the model for ``inputs``, as the reference implementation computes it."""
+        try:
+            values = ReferenceEvaluator(self.proto).run(None, dict(inputs), intermediate=True)
+        except Exception as error:
+            raise ModelError(f"the ONNX reference implementation cannot run this model: {error}") from error
+        return {name: np.asarray(value) for name, value in values.items() if value is not None}
+
+
+def read_reference(model: ModelLike) -> ReferenceModel:
+    """Read a model, with the weights that it keeps in other files."""
+    loaded = load_model(model)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(loaded.proto)
+    if loaded.folder is not None:
+        onnx.load_external_data_for_model(proto, str(pathlib.Path(loaded.folder)))
+    nodes = tuple(
+        ModelNode(node.name or f"{node.op_type}_{position}", node.op_type, tuple(o for o in node.output if o))
+        for position, node in enumerate(proto.graph.node)
+    )
+    outputs = tuple(o.name for o in proto.graph.output)
+    return ReferenceModel(nodes, outputs, proto, _expose(proto, nodes))
+
+
+def _expose(proto: onnx.ModelProto, nodes: tuple[ModelNode, ...]) -> onnx.ModelProto:
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(proto)
+    given = {o.name for o in proto.graph.output}
+    for node in nodes:
+        exposed.graph.output.extend(onnx.ValueInfoProto(name=o) for o in node.outputs if o not in given)
+    return exposed
