@@ -50,11 +50,19 @@ def as_contraction(tensor: Tensor) -> Contraction | None:
     if left is None or right is None:
         return None
     last = tensor.axes[-1]
-    if depends_on(left, last) and not depends_on(right, last):
-        return Contraction(tensor, left, right)
-    if depends_on(left, last) and depends_on(right, last) and len(left.indices) < len(right.indices):
-        return Contraction(tensor, left, right)
-    return Contraction(tensor, right, left)
+    pairs = ((left, right), (right, left))
+    for vector, other in pairs:
+        if _is_own(last, vector, other):
+            return Contraction(tensor, vector, other)
+    for vector, other in pairs:  # depthwise: both run along the vectors, one of them serves several rows
+        if depends_on(vector, last) and depends_on(other, last) and any(_is_own(a, other, vector) for a in tensor.axes):
+            return Contraction(tensor, vector, other)
+    return None
+
+
+def _is_own(axis: Axis, operand: Load, other: Load) -> bool:
+    """Whether ``operand`` alone runs along ``axis``."""
+    return depends_on(operand, axis) and not depends_on(other, axis) and constant(axis.extent) != 1
 
 
 def _plain_load(e: Expr) -> Load | None:

@@ -21,6 +21,7 @@ from polycomp.schedules.library.analysis import (
     stride_of,
 )
 from polycomp.schedules.library.elementwise import is_large, parallelize, schedule_elementwise
+from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Axis, Tensor
@@ -55,7 +56,9 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
     assert contraction is not None
     final = _epilogue(tensor, stages, schedule.kernel.outputs)
     for stage in stages:
-        if stage is not tensor and stage is not final:
+        if is_reduction(stage) and stage is not tensor:
+            schedule_reductions(schedule, [stage], target)
+        elif stage is not tensor and stage is not final:
             schedule_elementwise(schedule, stage, target)
     result = tensor if final is not None else schedule.cache_write(tensor)
     _Tiling(schedule, contraction, result, final or tensor, target).apply()

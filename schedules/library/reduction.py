@@ -38,8 +38,8 @@ def schedule_reductions(schedule: Schedule, stages: Sequence[Tensor], target: Ta
 
 
 def main_stages(stages: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs, and the tensors that more than one of them needs."""
-    mains = [t for t in stages if t in outputs]
+    """Outputs, tensors that no other stage reads, and those that more than one of these needs."""
+    mains = [t for t in stages if t in outputs or not any(t in user.inputs() for user in stages)]
     changed = True
     while changed:
         changed = False

@@ -1,0 +1,246 @@
+"""The schedule library against the numpy evaluator: every kind of kernel, sizes that divide nothing evenly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from polycomp import te
+from polycomp.expr import Var, maximum, select, unary
+from polycomp.loops import lower_kernel
+from polycomp.loops.interpreter import interpret
+from polycomp.poly import verify_kernel
+from polycomp.schedules.library import schedule_kernel
+from polycomp.target import Target
+from polycomp.te import Tensor
+from polycomp.te.evaluate import evaluate
+
+# Short vectors and few registers, so that small shapes already have full tiles, partial tiles and several panels.
+SMALL = Target("cpu", "x86_64-unknown-linux-gnu", "x86-64", (), vector_bytes=16, vector_registers=8, l2_bytes=2048)
+
+Definition = tuple[Sequence[Tensor], Sequence[Tensor]]
+
+
+def check(definition: Definition, sizes: Mapping[Var, int] | None = None, seed: int = 0) -> None:
+    inputs, outputs = definition
+    bound = dict(sizes or {})
+    kernel = schedule_kernel("k", inputs, outputs, {v: (1, 64) for v in bound}, SMALL)
+    verify_kernel(kernel)
+    nest = lower_kernel(kernel)
+    rng = np.random.default_rng(seed)
+    feeds = [_random(rng, t, bound) for t in inputs]
+    merged = [f.reshape([_size(d, bound) for d in b.shape]) for f, b in zip(feeds, nest.inputs, strict=True)]
+    results = interpret(nest, merged, {v.name: n for v, n in bound.items()})
+    expected = evaluate(outputs, dict(zip(inputs, feeds, strict=True)), bound)
+    for got, want in zip(results, expected, strict=True):
+        np.testing.assert_allclose(got.reshape(want.shape), want, rtol=2e-5, atol=2e-5)
+
+
+def _size(dim: te.Dim, sizes: Mapping[Var, int]) -> int:
+    if isinstance(dim, int):
+        return dim
+    probe = te.compute((), lambda: dim)
+    return int(evaluate([probe], {}, sizes)[0])
+
+
+def _random(rng: np.random.Generator, tensor: Tensor, sizes: Mapping[Var, int]) -> np.ndarray:
+    shape = [_size(d, sizes) for d in tensor.shape]
+    if tensor.dtype.is_integer:
+        return rng.integers(0, 3, shape).astype(tensor.dtype.numpy)
+    return rng.standard_normal(shape).astype(tensor.dtype.numpy)
+
+
+def softmax(*shape: te.Dim, axis: int = -1) -> Definition:
+    x = te.placeholder(shape, name="x")
+    axis %= len(shape)
+    k, k2 = te.reduce_axis(shape[axis], "k"), te.reduce_axis(shape[axis], "k2")
+    rest = [d for i, d in enumerate(shape) if i != axis]
+
+    def at(index: tuple[object, ...], along: object) -> tuple[object, ...]:
+        return (*index[:axis], along, *index[axis:])
+
+    def without(index: tuple[object, ...]) -> tuple[object, ...]:
+        return (*index[:axis], *index[axis + 1 :])
+
+    m = te.compute(rest, lambda *i: te.max(x[at(i, k)], axis=k), "m")
+    e = te.compute(shape, lambda *i: unary("exp", x[i] - m[without(i)]), "e")
+    s = te.compute(rest, lambda *i: te.sum(e[at(i, k2)], axis=k2), "s")
+    return [x], [te.compute(shape, lambda *i: e[i] / s[without(i)], "o")]
+
+
+def matmul(m: te.Dim, n: te.Dim, k: te.Dim, transposed: bool = False, batch: tuple[int, ...] = ()) -> Definition:
+    a = te.placeholder((*batch, m, k), name="a")
+    b = te.placeholder((*batch, n, k) if transposed else (*batch, k, n), name="b")
+    r = te.reduce_axis(k, "r")
+
+    def body(*i: object) -> object:
+        *outer, row, column = i
+        right = b[(*outer, column, r)] if transposed else b[(*outer, r, column)]
+        return te.sum(a[(*outer, row, r)] * right, axis=r)
+
+    c = te.compute((*batch, m, n), body, "c")
+    bias = te.placeholder((n,), name="bias")
+    return [a, b, bias], [te.compute((*batch, m, n), lambda *i: maximum(c[i] + bias[i[-1]], 0.0), "o")]
+
+
+def packed_matmul(m: te.Dim, n: int, k: int, panel: int) -> Definition:
+    a = te.placeholder((m, k), name="a")
+    b = te.placeholder((-(-n // panel), k, panel), name="b")
+    r = te.reduce_axis(k, "r")
+    c = te.compute((m, n), lambda i, j: te.sum(a[i, r] * b[j // panel, r, j % panel], axis=r), "c")
+    return [a, b], [c]
+
+
+def blocked_conv(c: int, k: int, size: int, kernel: int, stride: int, pad: int, block: int = 4) -> Definition:
+    x = te.placeholder((1, c // block, size, size, block), name="x")
+    w = te.placeholder((k // block, c, kernel, kernel, block), name="w")
+    bias = te.placeholder((k // block, block), name="bias")
+    padded = size + 2 * pad
+    source = x
+    if pad:
+        source = te.compute(
+            (1, c // block, padded, padded, block),
+            lambda n, o, h, v, i: select(
+                (h >= pad) & (h < size + pad) & (v >= pad) & (v < size + pad), x[n, o, h - pad, v - pad, i], 0.0
+            ),
+            "y.padded",
+        )
+    out = (padded - kernel) // stride + 1
+    co, ci = te.reduce_axis(c // block, "co"), te.reduce_axis(block, "ci")
+    kh, kw = te.reduce_axis(kernel, "kh"), te.reduce_axis(kernel, "kw")
+    y = te.compute(
+        (1, k // block, out, out, block),
+        lambda n, ko, oh, ow, ki: te.sum(
+            source[n, co, oh * stride + kh, ow * stride + kw, ci] * w[ko, co * block + ci, kh, kw, ki],
+            axis=(co, kh, kw, ci),
+        ),
+        "y",
+    )
+    o = te.compute(y.shape, lambda n, ko, oh, ow, ki: maximum(y[n, ko, oh, ow, ki] + bias[ko, ki], 0.0), "o")
+    return [x, w, bias], [o]
+
+
+def depthwise(c: int, size: int, block: int = 4) -> Definition:
+    x = te.placeholder((1, c // block, size, size, block), name="x")
+    w = te.placeholder((c // block, 3, 3, block), name="w")
+    kh, kw = te.reduce_axis(3, "kh"), te.reduce_axis(3, "kw")
+    out = size - 2
+    y = te.compute(
+        (1, c // block, out, out, block),
+        lambda n, co, oh, ow, ki: te.sum(x[n, co, oh + kh, ow + kw, ki] * w[co, kh, kw, ki], axis=(kh, kw)),
+        "y",
+    )
+    return [x, w], [y]
+
+
+def max_pool(c: int, size: int, kernel: int, stride: int, pad: int) -> Definition:
+    x = te.placeholder((1, c, size, size), name="x")
+    padded = size + 2 * pad
+    p = te.compute(
+        (1, c, padded, padded),
+        lambda n, k, h, w: select(
+            (h >= pad) & (h < size + pad) & (w >= pad) & (w < size + pad), x[n, k, h - pad, w - pad], float("-inf")
+        ),
+        "y.padded",
+    )
+    out = (padded - kernel) // stride + 1
+    kh, kw = te.reduce_axis(kernel, "kh"), te.reduce_axis(kernel, "kw")
+    return [x], [
+        te.compute(
+            (1, c, out, out),
+            lambda n, k, oh, ow: te.max(p[n, k, oh * stride + kh, ow * stride + kw], axis=(kh, kw)),
+            "y",
+        )
+    ]
+
+
+def layer_norm(rows: te.Dim, width: te.Dim) -> Definition:
+    x, gain = te.placeholder((rows, width), name="x"), te.placeholder((width,), name="gain")
+    other = te.placeholder((rows, width), name="other")
+    k, k2 = te.reduce_axis(width, "k"), te.reduce_axis(width, "k2")
+    added = te.compute((rows, width), lambda i, j: x[i, j] + other[i, j], "added")
+    total = te.compute((rows,), lambda i: te.sum(added[i, k], axis=k), "total")
+    mean = te.compute((rows,), lambda i: total[i] * 0.125, "mean")
+    centred = te.compute((rows, width), lambda i, j: added[i, j] - mean[i], "centred")
+    square = te.compute((rows,), lambda i: te.sum(centred[i, k2] * centred[i, k2], axis=k2), "square")
+    return [x, other, gain], [
+        te.compute((rows, width), lambda i, j: centred[i, j] * unary("rsqrt", square[i] + 1.0) * gain[j], "o")
+    ]
+
+
+def concat(*widths: int) -> Definition:
+    parts = [te.placeholder((3, w), name=f"x{i}") for i, w in enumerate(widths)]
+
+    def body(i: object, j: object) -> object:
+        offset = sum(widths[:-1])
+        value = parts[-1][i, j - offset]
+        for part, end in reversed(list(zip(parts[:-1], np.cumsum(widths[:-1]).tolist(), strict=True))):
+            value = select(j < end, part[i, j - (end - part.shape[1])], value)
+        return value
+
+    return parts, [te.compute((3, sum(widths)), body, "o")]
+
+
+def global_mean(*shape: int) -> Definition:
+    x = te.placeholder(shape, name="x")
+    h, w = te.reduce_axis(shape[2], "h"), te.reduce_axis(shape[3], "w")
+    s = te.compute(shape[:2], lambda n, c: te.sum(x[n, c, h, w], axis=(h, w)), "s")
+    return [x], [te.compute(shape[:2], lambda n, c: s[n, c] * (1.0 / (shape[2] * shape[3])), "o")]
+
+
+def transpose(*shape: te.Dim) -> Definition:
+    x = te.placeholder(shape, name="x")
+    return [x], [te.compute(shape[::-1], lambda *i: x[i[::-1]] * 2.0, "o")]
+
+
+CASES: dict[str, Callable[[], Definition]] = {
+    "softmax-last": lambda: softmax(3, 21),
+    "softmax-short": lambda: softmax(5, 3),
+    "softmax-middle": lambda: softmax(2, 5, 9, axis=1),
+    "softmax-long-rows": lambda: softmax(2, 70),
+    "matmul": lambda: matmul(11, 13, 7),
+    "matmul-transposed": lambda: matmul(11, 13, 7, transposed=True),
+    "matmul-batched": lambda: matmul(5, 6, 7, batch=(2, 3)),
+    "matmul-batched-transposed": lambda: matmul(5, 6, 7, transposed=True, batch=(2, 3)),
+    "matmul-one-row": lambda: matmul(1, 19, 8),
+    "matmul-one-column": lambda: matmul(9, 1, 8),
+    "matmul-scalar": lambda: matmul(1, 1, 1),
+    "matmul-row-blocks": lambda: matmul(40, 9, 33),
+    "packed": lambda: packed_matmul(9, 19, 6, 8),
+    "packed-one-row": lambda: packed_matmul(1, 24, 6, 8),
+    "conv3x3": lambda: blocked_conv(8, 12, 7, 3, 1, 1),
+    "conv3x3-stride": lambda: blocked_conv(4, 8, 9, 3, 2, 1),
+    "conv1x1": lambda: blocked_conv(8, 8, 5, 1, 1, 0),
+    "depthwise": lambda: depthwise(8, 9),
+    "max-pool": lambda: max_pool(3, 9, 3, 2, 1),
+    "max-pool-wide": lambda: max_pool(2, 12, 2, 2, 0),
+    "layer-norm": lambda: layer_norm(3, 18),
+    "concat": lambda: concat(3, 8, 2),
+    "global-mean": lambda: global_mean(1, 5, 4, 3),
+    "transpose": lambda: transpose(3, 5, 9),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_static_shapes(name: str) -> None:
+    check(CASES[name]())
+
+
+S = Var("S")
+SYMBOLIC: dict[str, Callable[[], Definition]] = {
+    "softmax": lambda: softmax(S, S),
+    "matmul-rows": lambda: matmul(S, 9, 5),
+    "matmul-all": lambda: matmul(S, S, S),
+    "matmul-transposed": lambda: matmul(S, S, 5, transposed=True, batch=(2,)),
+    "packed": lambda: packed_matmul(S, 19, 6, 8),
+    "layer-norm": lambda: layer_norm(S, 12),
+    "transpose": lambda: transpose(S, 3, 5),
+}
+
+
+@pytest.mark.parametrize("size", [1, 7, 16])
+@pytest.mark.parametrize("name", SYMBOLIC)
+def test_symbolic_sizes(name: str, size: int) -> None:
+    check(SYMBOLIC[name](), {S: size})
