@@ -1,5 +1,20 @@
 """The graph IR: operators on named tensors, and the groups of them that become kernels."""
 
 from polycomp.graph.ir import Call, Graph, Group, Infer, Lower, Node, Operator, OpKind, Symbol, TensorType
+from polycomp.graph.printer import to_text
+from polycomp.graph.verify import verify
 
-__all__ = ["Call", "Graph", "Group", "Infer", "Lower", "Node", "OpKind", "Operator", "Symbol", "TensorType"]
+__all__ = [
+    "Call",
+    "Graph",
+    "Group",
+    "Infer",
+    "Lower",
+    "Node",
+    "OpKind",
+    "Operator",
+    "Symbol",
+    "TensorType",
+    "to_text",
+    "verify",
+]

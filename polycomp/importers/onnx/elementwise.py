@@ -11,7 +11,13 @@ from polycomp.importers.onnx.known import is_symbolic
 from polycomp.importers.onnx.site import Handler, Site
 from polycomp.importers.onnx.tensors import dtype_of
 
-_SAME = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Log", "Neg", "Not", "BitwiseNot", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "HardSwish", "Mish", "IsNaN", "Add", "Sub", "Mul", "Div", "Pow", "PRelu", "And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Max", "Min", "Sum", "Mean", "Where"]
+_SAME = (
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Log",
+    "Neg", "Not", "BitwiseNot", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
+    "Softsign", "Sqrt", "Tan", "Tanh", "HardSwish", "Mish", "IsNaN", "Add", "Sub", "Mul", "Div", "Pow", "PRelu",
+    "And", "Or", "Xor", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Less", "LessOrEqual", "Greater",
+    "GreaterOrEqual", "Max", "Min", "Sum", "Mean", "Where",
+)  # fmt: skip
 
 _SELU_ALPHA, _SELU_GAMMA = 1.6732631921768188, 1.0507010221481323
 _DEFAULTS: Mapping[str, Mapping[str, float]] = MappingProxyType(

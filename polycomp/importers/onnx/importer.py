@@ -160,7 +160,7 @@ def _check_outputs(graph: onnx.GraphProto, made: set[str], known: set[str]) -> N
 def _initializers(graph: onnx.GraphProto, builder: Builder, folder: pathlib.Path | None) -> dict[str, Value]:
     if graph.sparse_initializer:
         names = ", ".join(repr(t.values.name) for t in graph.sparse_initializer)
-        raise UnsupportedOperatorError(f"the model keeps initializers as sparse tensors, which is not supported: {names}")
+        raise UnsupportedOperatorError(f"the model keeps sparse initializers, which is not supported: {names}")
     values: dict[str, Value] = {}
     for tensor in graph.initializer:
         if not tensor.name or tensor.name in values:

@@ -188,6 +188,12 @@ def _as_array(result: Any) -> Array:
     return array if isinstance(result, Expr) else np.asarray(result)
 
 
+def _transpose(site: Site, arrays: Sequence[Array]) -> Value | None:
+    data = arrays[0]
+    perm = site.integers("perm", list(range(data.ndim))[::-1])
+    return site.known(data.transpose(perm), site.input().dtype) if sorted(perm) == list(range(data.ndim)) else None
+
+
 def _concat(site: Site, arrays: Sequence[Array]) -> Value | None:
     ranks = {a.ndim for a in arrays}
     if ranks != {1}:
@@ -235,6 +241,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Min": _extremum(np.minimum, _symbolic_minimum),
         "Cast": _cast,
         "Gather": _gather,
+        "Transpose": _transpose,
         "Concat": _concat,
         "ReduceProd": _prod(operator.mul, 1),
         "ReduceSum": _prod(operator.add, 0),

@@ -66,14 +66,14 @@ def _slice(site: Site) -> Sequence[Value]:
     """Opset 10 turned the limits from attributes into inputs and added steps."""
     x = site.input()
     if site.opset < 10:
+        strides: Sequence[int] = [1] * len(site.integers("starts"))
         begins: Sequence[Dim] = site.integers("starts")
         ends: Sequence[Dim] = site.integers("ends")
-        named = site.integers("axes", list(range(len(begins))))
-        strides = [1] * len(begins)
+        named: Sequence[int] = site.integers("axes", list(range(len(begins))))
     else:
         begins, ends = site.dims(1) or [], site.dims(2) or []
-        named = site.ints_of(3) if site.has(3) else None
-        named = list(range(len(begins))) if named is None else named
+        axes = site.ints_of(3)
+        named = list(range(len(begins))) if axes is None else axes
         strides = site.ints_of(4) or [1] * len(begins)
     if not len(begins) == len(ends) == len(named) == len(strides):
         raise ModelError(f"{site.where} has starts, ends, axes and steps of different lengths")

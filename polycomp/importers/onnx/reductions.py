@@ -11,7 +11,10 @@ from polycomp.importers.onnx.builder import Value
 from polycomp.importers.onnx.site import Handler, Site
 from polycomp.te import Dim
 
-_REDUCTIONS = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"]
+_REDUCTIONS = (
+    "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum",
+    "ReduceLogSumExp", "ReduceSumSquare",
+)  # fmt: skip
 
 
 def _reduce(site: Site) -> Sequence[Value]:
