@@ -88,14 +88,20 @@ _X86_FLAGS = {feature: flag for flag, feature in _X86_FEATURES.items()}
 
 
 def _cpuinfo_flags() -> frozenset[str]:
+    """Flags of the first CPU; the file has a section per CPU and is slow to read in full on a large machine."""
     try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
+        with pathlib.Path("/proc/cpuinfo").open() as lines:
+            flags = next((line for line in lines if line.startswith("flags")), ":")
     except OSError:
         return frozenset()
-    for line in text.splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
+    return frozenset(flags.split(":", 1)[1].split())
+
+
+def host_features() -> frozenset[str]:
+    """LLVM names of the features that this machine's CPU has, among those that polycomp uses."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return frozenset(_aarch64("generic").features)
+    return frozenset(_X86_FEATURES[f] for f in _cpuinfo_flags() if f in _X86_FEATURES)
 
 
 def _x86_64(flags: frozenset[str]) -> Target:

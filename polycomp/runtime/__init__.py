@@ -1,1 +1,21 @@
-""""""
+"""Loading and running compiled modules. Imports numpy and nothing of the compiler."""
+
+from polycomp.runtime.image import ModuleImage, ModuleParts
+from polycomp.runtime.manifest import Manifest, StepSpec, SymbolSpec, TensorSpec
+from polycomp.runtime.module import Module, StepProfile, load, load_parts
+from polycomp.runtime.modulefile import read_module_file, write_module_file
+
+__all__ = [
+    "Manifest",
+    "Module",
+    "ModuleImage",
+    "ModuleParts",
+    "StepProfile",
+    "StepSpec",
+    "SymbolSpec",
+    "TensorSpec",
+    "load",
+    "load_parts",
+    "read_module_file",
+    "write_module_file",
+]

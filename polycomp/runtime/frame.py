@@ -1,0 +1,99 @@
+"""The memory of one run of a module: what the native entry function is given."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from polycomp.runtime.binding import Binding
+from polycomp.runtime.library import ThreadPool
+from polycomp.runtime.memory import ALIGNMENT, Bytes, address_of, allocate
+
+# Words of a frame: a pool handle {core, threads}, the context {pool, status, timings}, then the addresses of inputs
+# and outputs, then the values of the sizes.
+_CORE, _THREADS, _POOL, _STATUS, _TIMINGS, _IO = range(6)
+_WORD = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunPlan:
+    """A binding, and the bytes of scratch memory that it needs."""
+
+    binding: Binding
+    arena_bytes: int
+    workspace_bytes: int
+
+
+class Frame:
+    """Scratch memory and argument block of one run at a time; reused by later runs.
+
+    ``arguments`` are those of ``polycomp_run``.
+    """
+
+    def __init__(self, n_arrays: int, n_sizes: int, threads: int, weights: int) -> None:
+        self._words = (ctypes.c_int64 * (_IO + n_arrays + n_sizes))()
+        base = ctypes.addressof(self._words)
+        self._sizes_at = _IO + n_arrays
+        self._words[_THREADS] = threads
+        self._words[_POOL] = base if threads > 1 else 0
+        self._arena, self._workspace = allocate(0), allocate(0)
+        self.plan: RunPlan | None = None
+        self._staging: dict[int, np.ndarray[Any, Any]] = {}
+        self.arguments = (
+            ctypes.c_void_p(base + _WORD * _IO),
+            ctypes.c_void_p(base + _WORD * self._sizes_at),
+            ctypes.c_void_p(address_of(self._arena)),
+            ctypes.c_void_p(address_of(self._workspace)),
+            ctypes.c_void_p(weights),
+            ctypes.c_void_p(base + _WORD * _POOL),
+        )
+
+    def prepare(self, plan: RunPlan) -> None:
+        """Make the scratch memory large enough, and pass the sizes."""
+        if self._arena.nbytes < plan.arena_bytes:
+            self._arena = self._replace(2, plan.arena_bytes)
+        if self._workspace.nbytes < plan.workspace_bytes:
+            self._workspace = self._replace(3, plan.workspace_bytes)
+        for i, size in enumerate(plan.binding.sizes, self._sizes_at):
+            self._words[i] = size
+        self.plan = plan
+
+    def _replace(self, argument: int, size: int) -> Bytes:
+        memory = allocate(size)
+        self.arguments[argument].value = address_of(memory)
+        return memory
+
+    def set_input(self, position: int, array: np.ndarray[Any, Any]) -> None:
+        """Pass an array of the right dtype; it is copied when it is not contiguous or not aligned to 64 bytes."""
+        address = array.__array_interface__["data"][0]
+        if address % ALIGNMENT or not array.flags.c_contiguous:
+            address = self._stage(position, array)
+        self._words[_IO + position] = address
+
+    def _stage(self, position: int, array: np.ndarray[Any, Any]) -> int:
+        copy = self._staging.get(position)
+        if copy is None or copy.shape != array.shape:
+            copy = self._staging[position] = aligned_empty(array.shape, array.dtype, array.nbytes)
+        np.copyto(copy, array)
+        return address_of(copy)
+
+    def set_output(self, position: int, array: np.ndarray[Any, Any]) -> None:
+        """``position`` counts on from the inputs."""
+        self._words[_IO + position] = array.__array_interface__["data"][0]
+
+    def begin(self, pool: ThreadPool | None, timings: int) -> None:
+        """Reset the status. ``pool`` must outlive the run and have enough threads (None when one thread is enough);
+        ``timings`` is the address of the array for the steps' times, or 0."""
+        if pool is not None:
+            self._words[_CORE] = pool.address
+        self._words[_STATUS] = 0
+        self._words[_TIMINGS] = timings
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> np.ndarray[Any, Any]:
+    """A new uninitialised row-major array whose first element is 64-byte aligned."""
+    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype, memory, -address_of(memory) % ALIGNMENT)

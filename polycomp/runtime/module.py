@@ -1,0 +1,188 @@
+"""Loaded modules: what users run."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from polycomp.errors import ExecutionError, InputError, ModuleFileError
+from polycomp.runtime import dims
+from polycomp.runtime.binding import Shape, bind
+from polycomp.runtime.frame import Frame, RunPlan, aligned_empty
+from polycomp.runtime.image import ModuleImage, ModuleParts, assemble
+from polycomp.runtime.library import Library, shared_pool
+from polycomp.runtime.manifest import Manifest, TensorSpec
+from polycomp.runtime.memory import address_of
+from polycomp.runtime.modulefile import Path, read_module_file, write_module_file
+from polycomp.target import available_cores, host_features
+
+_MACHINE_NAMES = {"AMD64": "x86_64", "arm64": "aarch64"}
+_KEPT_BINDINGS = 256
+
+Outputs = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProfile:
+    """One step of one run. ``flops`` and ``bytes`` are its least work; ``sources`` the model's nodes it computed."""
+
+    symbol: str
+    sources: tuple[str, ...]
+    nanoseconds: int
+    flops: int
+    bytes: int
+
+
+class Module:
+    """A compiled model, loaded. Its methods may be called from several threads at once.
+
+    ``manifest`` describes the module, ``threads`` is how many threads a run uses.
+    """
+
+    def __init__(self, image: ModuleImage, threads: int = 0) -> None:
+        """Use :func:`load` instead."""
+        _check_machine(image)
+        if threads < 0:
+            raise InputError(f"threads is {threads}; give a positive number, or 0 for all cores")
+        self.manifest: Manifest = image.manifest
+        self.threads = threads or _default_threads(image.manifest.threads)
+        self._image = image
+        self._library = Library(image.shared_object, image.label)
+        self._entry = self._library.function("polycomp_run", ctypes.c_int)
+        self._pools = shared_pool()
+        self._pool = self._pools.get(self.threads, self._library) if self.threads > 1 else None
+        self._expected = tuple((s.name, np.dtype(s.dtype)) for s in self.inputs)
+        self._output_names = tuple(s.name for s in self.outputs)
+        self._plans: dict[tuple[Shape, ...], RunPlan] = {}
+        self._frames: list[Frame] = []
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self.manifest.outputs
+
+    def __repr__(self) -> str:
+        return f"<Module {self.manifest.name!r} {list(self.inputs)} -> {list(self.outputs)}>"
+
+    def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Outputs:
+        """Compute the outputs, by name, as new arrays.
+
+        Inputs that are not C-contiguous or not aligned to 64 bytes are copied first. Raises :class:`InputError`
+        naming all that is wrong with the inputs, and :class:`ExecutionError` when the run itself fails.
+        """
+        arrays, plan = self._check(inputs)
+        return self._execute(arrays, plan, None)
+
+    def run_profiled(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Outputs, list[StepProfile]]:
+        """Like :meth:`run`, and how long every step took."""
+        arrays, plan = self._check(inputs)
+        times = np.zeros(len(self.manifest.steps) + 1, np.int64)
+        outputs = self._execute(arrays, plan, times)
+        return outputs, self._profile(plan.binding.sizes, np.diff(times))
+
+    def save(self, path: Path) -> None:
+        """Write the module to a file for :func:`load`. Raises :class:`ModuleFileError` when that fails."""
+        write_module_file(path, self._image.parts)
+
+    def shared_object(self) -> bytes:
+        """The module's code as an ELF shared object."""
+        return bytes(self._image.shared_object)
+
+    def _check(self, inputs: Mapping[str, Any]) -> tuple[list[np.ndarray[Any, Any]], RunPlan]:
+        """The inputs in order, and the plan for their shapes."""
+        arrays: list[Any] = [inputs.get(name) for name, _ in self._expected]
+        fine = len(inputs) == len(arrays)
+        for array, (_, dtype) in zip(arrays, self._expected, strict=True):
+            fine = fine and isinstance(array, np.ndarray) and array.dtype == dtype
+        if not fine:
+            bind(self.manifest, inputs)
+        shapes = tuple([array.shape for array in arrays])
+        return arrays, self._plans.get(shapes) or self._make_plan(shapes, inputs)
+
+    def _make_plan(self, shapes: tuple[Shape, ...], inputs: Mapping[str, Any]) -> RunPlan:
+        binding = bind(self.manifest, inputs)
+        sizes = (ctypes.c_int64 * len(binding.sizes))(*binding.sizes)
+        arena = self._library.function("polycomp_arena_bytes", ctypes.c_int64)(sizes)
+        workspace = self._library.function("polycomp_workspace_bytes", ctypes.c_int64)
+        plan = RunPlan(binding, arena, workspace(sizes, ctypes.c_int64(self.threads)))
+        if len(self._plans) >= _KEPT_BINDINGS:
+            self._plans = {}
+        self._plans[shapes] = plan
+        return plan
+
+    def _execute(
+        self, arrays: Sequence[np.ndarray[Any, Any]], plan: RunPlan, times: np.ndarray[Any, Any] | None
+    ) -> Outputs:
+        frame = self._take_frame(plan)
+        try:
+            for i, array in enumerate(arrays):
+                frame.set_input(i, array)
+            results = [aligned_empty(o.shape, o.dtype, o.nbytes) for o in plan.binding.outputs]
+            for i, array in enumerate(results, len(arrays)):
+                frame.set_output(i, array)
+            pool = self._pools.get(self.threads, self._library) if self.threads > 1 else None
+            frame.begin(pool, 0 if times is None else address_of(times))
+            status = self._entry(*frame.arguments)
+        finally:
+            self._frames.append(frame)
+        if status:
+            raise ExecutionError(f"a run of {self.manifest.name!r} failed: an index lay outside of its tensor")
+        return dict(zip(self._output_names, results, strict=True))
+
+    def _take_frame(self, plan: RunPlan) -> Frame:
+        """A frame that no other run uses; popping and appending are atomic."""
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            n_arrays, n_sizes = len(self.inputs) + len(self.outputs), len(self.manifest.symbols)
+            frame = Frame(n_arrays, n_sizes, self.threads, address_of(self._image.weights))
+        if frame.plan is not plan:
+            frame.prepare(plan)
+        return frame
+
+    def _profile(self, sizes: tuple[int, ...], nanoseconds: np.ndarray[Any, Any]) -> list[StepProfile]:
+        values = {s.name: size for s, size in zip(self.manifest.symbols, sizes, strict=True)}
+        return [
+            StepProfile(s.symbol, s.sources, int(ns), dims.evaluate(s.flops, values), dims.evaluate(s.bytes, values))
+            for s, ns in zip(self.manifest.steps, nanoseconds, strict=True)
+        ]
+
+
+def load(source: Path | bytes | bytearray | memoryview, threads: int = 0) -> Module:
+    """Load a module from a ``.pcm`` file, or from such a file's bytes.
+
+    ``threads`` 0 means as many as the module was compiled for, but no more than this process has cores. The file is
+    mapped, so replace it by writing a new one (as :meth:`Module.save` does), not in place. Raises
+    :class:`ModuleFileError` when the file is damaged or for another machine.
+    """
+    return Module(read_module_file(source), threads)
+
+
+def load_parts(parts: ModuleParts, threads: int = 0) -> Module:
+    """Load what the compiler has just built."""
+    return Module(assemble(parts), threads)
+
+
+def _default_threads(compiled_for: int) -> int:
+    cores = available_cores()
+    return min(compiled_for, cores) if compiled_for > 0 else cores
+
+
+def _check_machine(image: ModuleImage) -> None:
+    machine = _MACHINE_NAMES.get(platform.machine(), platform.machine())
+    if image.manifest.arch != machine:
+        raise ModuleFileError(f"{image.label} was compiled for {image.manifest.arch}, but this machine is {machine}")
+    missing = sorted(set(image.manifest.features) - host_features())
+    if missing:
+        raise ModuleFileError(
+            f"{image.label} needs CPU features that this machine does not have: {', '.join(missing)}; "
+            f"compile the model for this machine"
+        )
