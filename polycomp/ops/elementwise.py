@@ -1,10 +1,212 @@
-"""Elementwise operators of several inputs."""
+"""Elementwise operators of two and more inputs, with numpy's broadcasting. float16 is computed in float32."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+import functools
+from collections.abc import Callable, Sequence
 
-from polycomp.graph.ir import Operator
+from polycomp.dtypes import DType
+from polycomp.expr import Const, Expr, binary, cast, compare, const, maximum, minimum, select, unary
+from polycomp.graph.ir import Call, Operator, OpKind, TensorType
+from polycomp.ops.common import (
+    ANY,
+    BOOLS,
+    FLOATS,
+    INTEGERS,
+    NUMBERS,
+    UNSIGNED,
+    broadcast,
+    broadcast_load,
+    check_dtypes,
+    dtype_error,
+    pointwise,
+    same_dim,
+    shape_error,
+)
+from polycomp.ops.registry import family
+from polycomp.ops.windows import widen
+from polycomp.te import Tensor
 
-OPERATORS: Mapping[str, Operator] = MappingProxyType({})
+Formula = Callable[[Call, Sequence[Expr]], Expr]
+"""The output element from the input elements (float16 widened to float32); absent inputs are left out."""
+
+Infer = Callable[[Call], tuple[TensorType, ...]]
+
+
+def _broadcast_rule(allowed: frozenset[DType], to: DType | None = None) -> Infer:
+    """All inputs of one of the ``allowed`` types; the output is of type ``to``, or theirs."""
+
+    def infer(call: Call) -> tuple[TensorType, ...]:
+        dtype = check_dtypes(call, allowed)
+        return (TensorType(to or dtype, _broadcast_inputs(call)),)
+
+    return infer
+
+
+def _broadcast_inputs(call: Call) -> tuple[int | Expr, ...]:
+    return broadcast(call, [t.shape for t in call.inputs if t is not None])
+
+
+def _operator(name: str, infer: Infer, formula: Formula) -> Operator:
+    return Operator(name, OpKind.ELEMENTWISE, infer, functools.partial(_lower, infer, formula))
+
+
+def _lower(infer: Infer, formula: Formula, call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    (out,) = infer(call)
+    given = [t for t in inputs if t is not None]
+
+    def body(*index: Expr) -> Expr:
+        return cast(out.dtype, formula(call, [widen(broadcast_load(t, out.shape, index)) for t in given]))
+
+    return (pointwise(call, "", out.shape, body),)
+
+
+def _folded(op: str) -> Formula:
+    """``op`` on two operands, or on one after the other of many."""
+    return lambda call, values: functools.reduce(lambda a, b: binary(op, a, b), values)
+
+
+def _comparison(op: str) -> Formula:
+    return lambda call, values: compare(op, values[0], values[1])
+
+
+def _divide(call: Call, values: Sequence[Expr]) -> Expr:
+    """Integers are divided towards zero, as in C."""
+    x, y = values
+    return binary("div" if x.dtype.is_float else "truncdiv", x, y)
+
+
+def _modulo(call: Call, values: Sequence[Expr]) -> Expr:
+    """``fmod`` 1: the sign of the dividend, as C's fmod and %; 0: the sign of the divisor, as Python's %."""
+    x, y = values
+    if call.attr("fmod", 0):
+        return binary("fmod" if x.dtype.is_float else "truncmod", x, y)
+    return x - y * unary("floor", x / y) if x.dtype.is_float else x % y
+
+
+def _infer_power(call: Call) -> tuple[TensorType, ...]:
+    """The result has the base's element type; the exponent's may be another."""
+    dtype = check_dtypes(call, NUMBERS, [0])
+    check_dtypes(call, NUMBERS, [1])
+    return (TensorType(dtype, _broadcast_inputs(call)),)
+
+
+def _power(call: Call, values: Sequence[Expr]) -> Expr:
+    """Small literal exponents become products and roots. Integers are raised as float64 (exact up to 2**53)."""
+    x, y = values
+    if isinstance(y, Const) and (simple := _literal_power(x, y.value)) is not None:
+        return simple
+    kind = x.dtype if x.dtype.is_float else DType.FLOAT64
+    return binary("pow", cast(kind, x), cast(kind, y))
+
+
+def _literal_power(x: Expr, exponent: float) -> Expr | None:
+    if exponent == 1:
+        return x
+    if exponent == 2:
+        return x * x
+    if exponent == 3:
+        return x * x * x
+    if exponent == 0.5 and x.dtype.is_float:
+        return unary("sqrt", x)
+    return unary("reciprocal", x) if exponent == -1 and x.dtype.is_float else None
+
+
+def _infer_prelu(call: Call) -> tuple[TensorType, ...]:
+    dtype = check_dtypes(call, NUMBERS)
+    x = call.input(0)
+    shape = _broadcast_inputs(call)
+    if len(shape) != x.rank or not all(same_dim(a, b) for a, b in zip(shape, x.shape, strict=True)):
+        raise shape_error(call, "the slope cannot be broadcast to the data")
+    return (TensorType(dtype, x.shape),)
+
+
+def _prelu(call: Call, values: Sequence[Expr]) -> Expr:
+    x, slope = values
+    return select(x < 0, x * slope, x)
+
+
+def _shift(call: Call, values: Sequence[Expr]) -> Expr:
+    """A shift by the number of bits or more gives 0."""
+    x, y = values
+    direction = call.attr("direction")
+    if direction not in ("LEFT", "RIGHT"):
+        raise dtype_error(call, f"the direction is LEFT or RIGHT, not {direction!r}")
+    return select(y < x.dtype.bits, binary("shl" if direction == "LEFT" else "shr", x, y), 0)
+
+
+def _mean(call: Call, values: Sequence[Expr]) -> Expr:
+    return _folded("add")(call, values) / len(values)
+
+
+def _infer_where(call: Call) -> tuple[TensorType, ...]:
+    check_dtypes(call, BOOLS, [0])
+    dtype = check_dtypes(call, ANY, [1, 2])
+    return (TensorType(dtype, _broadcast_inputs(call)),)
+
+
+def _where(call: Call, values: Sequence[Expr]) -> Expr:
+    return select(values[0], values[1], values[2])
+
+
+def _infer_clip(call: Call) -> tuple[TensorType, ...]:
+    dtype = check_dtypes(call, NUMBERS)
+    for position in (1, 2):
+        if call.has(position) and not all(same_dim(n, 1) for n in call.input(position).shape):
+            raise shape_error(call, "the limits must have one element")
+    return (TensorType(dtype, call.input(0).shape),)
+
+
+def _lower_clip(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    (out,) = _infer_clip(call)
+    x, low, high = (*inputs, None, None)[:3]
+
+    def limited(index: Sequence[Expr]) -> Expr:
+        value = _element(x, index)
+        value = value if low is None else maximum(value, _element(low, ()))
+        return value if high is None else minimum(value, _element(high, ()))
+
+    return (pointwise(call, "", out.shape, lambda *index: cast(out.dtype, limited(index))),)
+
+
+def _element(tensor: Tensor | None, index: Sequence[Expr]) -> Expr:
+    """The widened element at ``index``; the only element when ``index`` is empty."""
+    if tensor is None:
+        raise TypeError("operand 0 is required")
+    if isinstance(tensor.body, Const):
+        return widen(tensor.body)
+    return widen(tensor[tuple(index) or (const(0),) * tensor.rank])
+
+
+_ARITHMETIC = _broadcast_rule(NUMBERS)
+_ON_BOOLS = _broadcast_rule(BOOLS)
+_ON_INTEGERS = _broadcast_rule(INTEGERS)
+_ORDERED = _broadcast_rule(NUMBERS, DType.BOOL)
+
+OPERATORS = family(
+    _operator("Add", _ARITHMETIC, _folded("add")),
+    _operator("Sub", _ARITHMETIC, _folded("sub")),
+    _operator("Mul", _ARITHMETIC, _folded("mul")),
+    _operator("Div", _ARITHMETIC, _divide),
+    _operator("Mod", _ARITHMETIC, _modulo),
+    _operator("Pow", _infer_power, _power),
+    _operator("PRelu", _infer_prelu, _prelu),
+    _operator("And", _ON_BOOLS, _folded("and")),
+    _operator("Or", _ON_BOOLS, _folded("or")),
+    _operator("Xor", _ON_BOOLS, _folded("xor")),
+    _operator("BitwiseAnd", _ON_INTEGERS, _folded("and")),
+    _operator("BitwiseOr", _ON_INTEGERS, _folded("or")),
+    _operator("BitwiseXor", _ON_INTEGERS, _folded("xor")),
+    _operator("BitShift", _broadcast_rule(UNSIGNED), _shift),
+    _operator("Equal", _broadcast_rule(ANY, DType.BOOL), _comparison("eq")),
+    _operator("Less", _ORDERED, _comparison("lt")),
+    _operator("LessOrEqual", _ORDERED, _comparison("le")),
+    _operator("Greater", _ORDERED, _comparison("gt")),
+    _operator("GreaterOrEqual", _ORDERED, _comparison("ge")),
+    _operator("Max", _ARITHMETIC, _folded("max")),
+    _operator("Min", _ARITHMETIC, _folded("min")),
+    _operator("Sum", _broadcast_rule(FLOATS), _folded("add")),
+    _operator("Mean", _broadcast_rule(FLOATS), _mean),
+    _operator("Where", _infer_where, _where),
+    Operator("ClipTensor", OpKind.ELEMENTWISE, _infer_clip, _lower_clip),
+)
