@@ -169,6 +169,13 @@ class Frame:
         """``s`` projected onto all dimensions but the last ``count``; it belongs to a frame with those fewer."""
         return s.project_out(_SET, len(self.dims) - count, count)
 
+    def distance(self, a: Form, b: Form, domain: isl.Set) -> tuple[int | None, int | None]:
+        """The least and the greatest value of ``a - b`` on ``domain``; None is unbounded (or an empty domain)."""
+        difference = _piecewise(self.affine(a.plus(b, -1))).intersect_domain(domain)
+        limits = (difference.min_val(), difference.max_val())
+        low, high = (int(v.to_python()) if v.is_int() else None for v in limits)
+        return low, high
+
     def sample(self, s: isl.Set) -> Mapping[Expr, int] | None:
         """The values of all variables at some point of ``s``; None when it is empty."""
         point = s.sample_point()
@@ -198,25 +205,3 @@ def _added(a: isl.Aff | isl.PwAff, b: isl.Aff | isl.PwAff) -> isl.Aff | isl.PwAf
     if isinstance(a, isl.Aff) and isinstance(b, isl.Aff):
         return a.add(b)
     return _piecewise(a).add(_piecewise(b))
-
-
-def to_expr(aff: isl.Aff, variables: Sequence[Var]) -> Expr:
-    """An isl affine expression back as an int64 expression; input dimension i stands for ``variables[i]``.
-
-    Parameters become variables of their names. Divisions become ``floordiv``. All coefficients must be integers.
-    """
-    domain = aff.get_domain_local_space()
-    terms = [(isl.dim_type.param, i, Var(str(domain.get_dim_name(isl.dim_type.param, i)))) for i in range(aff.dim(_PARAM))]
-    result: Expr = Const(int(aff.get_constant_val().to_python()), DType.INT64)
-    exprs: list[tuple[isl.dim_type, int, Expr]] = [*terms, *((isl.dim_type.in_, i, v) for i, v in enumerate(variables))]
-    exprs += [(isl.dim_type.div, i, _division(aff.get_div(i), variables)) for i in range(aff.dim(isl.dim_type.div))]
-    for kind, i, e in exprs:
-        coefficient = int(aff.get_coefficient_val(kind, i).to_python())
-        if coefficient:
-            result = result + e * coefficient
-    return result
-
-
-def _division(div: isl.Aff, variables: Sequence[Var]) -> Expr:
-    denominator = int(div.get_denominator_val().to_python())
-    return to_expr(div.scale_val(isl.Val.int_from_si(div.get_ctx(), denominator)), variables) // denominator

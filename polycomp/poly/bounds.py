@@ -1,75 +1,213 @@
-"""Which elements of a tensor a piece of a schedule tree touches: bounding boxes of index expressions."""
+"""Which elements a set of accesses touches, as a box that moves with the outer loops.
+
+Used to size the buffers of tensors that are computed or copied per tile. Affine indices are done by interval arithmetic
+in plain Python; isl finds the hull of several accesses that are not a constant apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 
-from polycomp.expr import Const, Expr, Interval, Var, bounds, const, free_vars, loads, simplify, terms, wrap
+import islpy as isl
+
+from polycomp.errors import ScheduleError
+from polycomp.expr import (
+    Binary,
+    Expr,
+    Interval,
+    Select,
+    Var,
+    binary,
+    bounds,
+    const,
+    free_vars,
+    simplify,
+    wrap,
+)
+from polycomp.poly.accesses import condition_is_affine
+from polycomp.poly.affine import Frame, NotAffineError, isl_variables, size_parameters
+from polycomp.poly.linear import Form, Forms, Prover
 from polycomp.te import Dim
 
-Box = tuple[tuple[Expr, Dim] | None, ...]
-"""Origin and extent per dimension; None where the touched range cannot be bounded by outer variables."""
+Region = tuple[tuple[Expr, Dim] | None, ...]
+"""Per dimension: the first element, over outer variables, and how many elements there are (constant or over sizes);
+None where no box is known, so that only the whole dimension is safe."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hull:
+    """``low <= index <= low + width``."""
+
+    low: Form
+    width: Form
 
 
 def required_region(
     indices: Sequence[tuple[Expr, ...]], inner: Mapping[Var, Dim], ranges: Mapping[Var, Interval]
-) -> Box:
-    """The box of elements touched by ``indices`` while the ``inner`` loop variables run over their extents.
+) -> Region:
+    """The bounding box of the elements at ``indices`` (one tuple per access) while the ``inner`` variables run over
+    ``0 <= var < extent``, as a function of all other variables.
 
-    Origins are expressions over the outer variables and sizes; extents are constants or expressions over sizes.
+    ``ranges`` are inclusive bounds of the outer variables and sizes. Extents are constants or use sizes only. A
+    dimension whose index depends on data, or has no bounds, gives None.
     """
-    box: list[tuple[Expr, Dim] | None] = []
-    for dimension in zip(*indices, strict=True):
-        box.append(_hull([_span(index, inner, ranges) for index in dict.fromkeys(dimension)], ranges))
-    return tuple(box)
+    if not indices:
+        raise ScheduleError("no element is accessed, so there is no region to store")
+    finder = _Finder(inner, ranges)
+    return tuple(finder.dimension([access[d] for access in indices]) for d in range(len(indices[0])))
 
 
-def _span(index: Expr, inner: Mapping[Var, Dim], ranges: Mapping[Var, Interval]) -> tuple[Expr, Expr] | None:
-    """The least and the greatest value of ``index`` (inclusive), or None when it is not a sum of bounded terms."""
-    if loads(index):
+class _Finder:
+    def __init__(self, inner: Mapping[Var, Dim], ranges: Mapping[Var, Interval]) -> None:
+        self.inner = dict(inner)
+        known: dict[Var, Interval] = dict(ranges)
+        for var, extent in inner.items():
+            high = bounds(wrap(extent), known)[1]
+            known[var] = (0, None if high is None else high - 1)
+        self.forms = Forms(known)
+        self.prover = Prover(self.forms, ())
+
+    def dimension(self, indices: Sequence[Expr]) -> tuple[Expr, Dim] | None:
+        """The box of one dimension, or None."""
+        if not all(map(condition_is_affine, indices)):
+            return None
+        hulls = [self.hull(i) for i in dict.fromkeys(indices)]
+        if None not in hulls:
+            merged = functools.reduce(self._merged, hulls)
+            if merged is not None and self._is_static(merged.width):
+                return self._result(merged)
+        return self._by_isl(indices, hulls) or self._static(indices)
+
+    def _result(self, hull: _Hull) -> tuple[Expr, Dim]:
+        return simplify(hull.low.expr(), self.forms.ranges), _dim(hull.width.add(1))
+
+    def _is_static(self, width: Form) -> bool:
+        """Whether nothing but sizes occurs: variables without an upper bound, or known to be no loop."""
+        return all(v not in self.inner and self.is_size(v) for v in width.variables)
+
+    def is_size(self, var: Var) -> bool:
+        """A size is what extents of inner loops are made of; other outer variables are loops."""
+        return any(var in free_vars(wrap(e)) for e in self.inner.values())
+
+    def hull(self, e: Expr) -> _Hull | None:
+        """Bounds of ``e`` over the inner variables, or None when interval arithmetic finds none."""
+        form = self.forms.of(e)
+        result: _Hull | None = _Hull(Form({}, form.constant), Form({}))
+        for atom, coefficient in form.terms.items():
+            part = self._atom(atom)
+            if part is None or result is None:
+                return None
+            low = part.low.scaled(coefficient)
+            if coefficient < 0:
+                low = low.plus(part.width, coefficient)
+            result = _Hull(result.low.plus(low), result.width.plus(part.width, abs(coefficient)))
+        return result
+
+    def _atom(self, atom: Expr) -> _Hull | None:
+        if isinstance(atom, Var) and atom in self.inner:
+            extent = self.inner[atom]
+            if not isinstance(extent, int) and not self._is_static(self.forms.of(extent)):
+                high = self.forms.ranges[atom][1]
+                return None if high is None else _Hull(Form({}), Form({}, high))
+            return _Hull(Form({}), self.forms.of(extent).add(-1))
+        if not (free_vars(atom) & self.inner.keys()):
+            return _Hull(Form({atom: 1}), Form({}))
+        if isinstance(atom, Select):
+            return self._merged(self.hull(atom.on_true), self.hull(atom.on_false))
+        return self._binary(atom) if isinstance(atom, Binary) else None
+
+    def _binary(self, atom: Binary) -> _Hull | None:
+        left, right = self.hull(atom.left), self.hull(atom.right)
+        if left is None or right is None:
+            return None
+        if atom.op in ("min", "max"):
+            return self._extremum(atom.op, left, right)
+        divisor = right.low.constant
+        if atom.op not in ("floordiv", "floormod") or not right.low.is_constant or right.width.terms or divisor <= 0:
+            return None
+        if not left.width.is_constant:
+            return None
+        return self._quotient(left, divisor) if atom.op == "floordiv" else self._remainder(left, divisor)
+
+    def _quotient(self, left: _Hull, divisor: int) -> _Hull:
+        low = self.forms.of(binary("floordiv", left.low.expr(), const(divisor)))
+        phase = self._phase(left.low, divisor)
+        slack = divisor - 1 if phase is None else phase
+        return _Hull(low, Form({}, (left.width.constant + slack) // divisor))
+
+    def _remainder(self, left: _Hull, divisor: int) -> _Hull:
+        phase = self._phase(left.low, divisor)
+        if phase is not None and phase + left.width.constant < divisor:
+            return _Hull(Form({}, phase), left.width)
+        return _Hull(Form({}), Form({}, divisor - 1))
+
+    def _phase(self, low: Form, divisor: int) -> int | None:
+        """``low % divisor`` when it is the same everywhere."""
+        return None if any(c % divisor for c in low.terms.values()) else low.constant % divisor
+
+    def _extremum(self, op: str, left: _Hull, right: _Hull) -> _Hull | None:
+        low = self.forms.of(binary(op, left.low.expr(), right.low.expr()))
+        if left.width.is_constant and right.width.is_constant:
+            return _Hull(low, Form({}, max(left.width.constant, right.width.constant)))
         return None
-    low: Expr = const(0)
-    high: Expr = const(0)
-    limits = {**ranges, **{v: _limits(e, ranges) for v, e in inner.items()}}
-    for coefficient, product in terms(simplify(index, limits)):
-        used = free_vars(product) & inner.keys()
-        if not used:
-            low, high = low + product * coefficient, high + product * coefficient
-            continue
-        span = _inner_span(product, inner, limits)
-        if span is None:
+
+    def _merged(self, a: _Hull | None, b: _Hull | None) -> _Hull | None:
+        """The hull of both, when it is known which one begins and which one ends."""
+        if a is None or b is None:
             return None
-        least, most = span if coefficient > 0 else (span[1], span[0])
-        low, high = low + least * coefficient, high + most * coefficient
-    return simplify(low, ranges), simplify(high, ranges)
-
-
-def _inner_span(
-    product: Expr, inner: Mapping[Var, Dim], limits: Mapping[Var, Interval]
-) -> tuple[Expr, Expr] | None:
-    if isinstance(product, Var):
-        return const(0), wrap(inner[product]) - 1
-    least, most = bounds(product, limits)
-    return None if least is None or most is None else (const(least), const(most))
-
-
-def _limits(extent: Dim, ranges: Mapping[Var, Interval]) -> Interval:
-    high = bounds(wrap(extent), ranges)[1]
-    return (0, None if high is None else max(high - 1, 0))
-
-
-def _hull(spans: Sequence[tuple[Expr, Expr] | None], ranges: Mapping[Var, Interval]) -> tuple[Expr, Dim] | None:
-    first = spans[0] if spans else None
-    if first is None:
-        return None
-    low, high = first
-    for span in spans[1:]:
-        if span is None:
+        first, second = (a, b) if self.prover.nonnegative(b.low.plus(a.low, -1)) else (b, a)
+        distance = second.low.plus(first.low, -1)
+        if not self.prover.nonnegative(distance):
             return None
-        below, above = simplify(span[0] - low, ranges), simplify(span[1] - high, ranges)
-        if not isinstance(below, Const) or not isinstance(above, Const):
+        end = distance.plus(second.width)
+        if self.prover.nonnegative(end.plus(first.width, -1)):
+            return _Hull(first.low, end)
+        return first if self.prover.nonnegative(first.width.plus(end, -1)) else None
+
+    def _by_isl(self, indices: Sequence[Expr], hulls: Sequence[_Hull | None]) -> tuple[Expr, Dim] | None:
+        """The narrowest box of constant size that begins a constant away from where one of the accesses does."""
+        forms = [self.forms.of(i) for i in indices]
+        origins = [h.low for h in hulls if h is not None]
+        try:
+            boxes = [box for origin in origins if (box := self._box_from(origin, forms)) is not None]
+        except NotAffineError:
             return None
-        low = span[0] if below.value < 0 else low
-        high = span[1] if above.value > 0 else high
-    extent = simplify(high - low + 1, ranges)
-    return low, int(extent.value) if isinstance(extent, Const) else extent
+        if not boxes:
+            return None
+        origin, extent = min(boxes, key=lambda box: box[1])
+        return simplify(origin.expr(), self.forms.ranges), extent
+
+    def _box_from(self, origin: Form, forms: Sequence[Form]) -> tuple[Form, int] | None:
+        """The box at ``origin`` plus a constant; None when its size has no constant bound."""
+        extents = [self.forms.of(e) for e in self.inner.values()]
+        found = isl_variables((*forms, origin, *extents), self.forms)
+        dims = tuple(v for v in found if isinstance(v, Var))
+        frame = Frame(isl.Context(), self.forms, size_parameters(found, dims), dims)
+        domain = frame.where(f for v in dims for f in self._within(v))
+        distances = [frame.distance(form, origin, domain) for form in forms]
+        lows, highs = zip(*distances, strict=True)
+        if None in lows or None in highs:
+            return None
+        return origin.add(min(lows)), max(highs) - min(lows) + 1
+
+    def _within(self, var: Var) -> Iterable[Form]:
+        if var in self.inner:
+            yield self.forms.of(self.inner[var]).plus(Form({var: 1}), -1).add(-1)
+        low, high = self.forms.ranges.get(var, (None, None))
+        if low is not None:
+            yield Form({var: 1}, -low)
+        if high is not None:
+            yield Form({var: -1}, high)
+
+    def _static(self, indices: Sequence[Expr]) -> tuple[Expr, Dim] | None:
+        """The box over all variables, which does not move."""
+        lows, highs = zip(*(self.prover.interval(self.forms.of(i)) for i in indices), strict=True)
+        if None in lows or None in highs:
+            return None
+        return const(min(lows)), max(highs) - min(lows) + 1
+
+
+def _dim(form: Form) -> Dim:
+    return form.constant if form.is_constant else form.expr()

@@ -13,7 +13,7 @@ import islpy as isl
 from polycomp.expr import Binary, Expr, Var, substitute
 from polycomp.poly.accesses import Condition, condition_is_affine
 from polycomp.poly.affine import Frame, NotAffineError, condition_forms, isl_variables, size_parameters
-from polycomp.poly.leaves import Scheduled, Schedule, Touch
+from polycomp.poly.leaves import Schedule, Scheduled, Touch
 from polycomp.poly.linear import Form, linear_facts
 from polycomp.poly.tree import Loop
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from polycomp.expr import Binary, Const, Expr, Interval, Var, free_vars
-from polycomp.poly.leaves import Scheduled, Schedule
+from polycomp.poly.leaves import Schedule, Scheduled
 from polycomp.poly.linear import Form, Prover, same, single_atom
 from polycomp.poly.tree import Loop
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from polycomp.expr import Expr, Var, free_vars, wrap
+from polycomp.expr import Expr, Var
 from polycomp.poly.exact import Exact, PairProblem, Problem, UndecidedError, Values, orders
 from polycomp.poly.fast import Covering, equal_variables
 from polycomp.poly.kernel import Kernel, Statement
-from polycomp.poly.leaves import Scheduled, Schedule, Storage, Touch, allocate_at, common_depth
+from polycomp.poly.leaves import Schedule, Scheduled, Storage, Touch, allocate_at, common_depth
 from polycomp.poly.linear import Form, Prover
 from polycomp.poly.normal import unfused
 from polycomp.poly.structure import structure_violation
