@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 import time
@@ -17,6 +18,20 @@ BLOCK_SECONDS = 0.15
 
 REST_SECONDS = 0.02
 """Pause before each competitor's turn, for the threads of the one before to stop spinning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """``run`` computes everything once, for timing; ``outputs`` does so and gives the outputs by name."""
+
+    run: Callable[[], object]
+    outputs: Callable[[], Mapping[str, Array]]
+
+
+def load_feeds(arguments: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays of the file ``feeds``, named as ``inputs`` says."""
+    with np.load(arguments["feeds"]) as stored:
+        return {name: stored[f"arr_{i}"] for i, name in enumerate(arguments["inputs"])}
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -1,0 +1,170 @@
+"""Matrix products: polycomp against numpy's BLAS and onnxruntime, in GFLOP/s.
+
+polycomp and onnxruntime get a model of one MatMul, with B as a constant (which may be packed beforehand) or as an
+input; numpy multiplies into a given array. Each thread count is measured in a process of its own, because a BLAS reads
+its number of threads when it is loaded. All figures contain the call from Python, about 10 microseconds.
+
+    python benchmarks/gemm.py [--threads 1,2] [--b constant,given] [--only 512x512x512] [--rounds 7] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime_peer
+import rich.console
+import rich.table
+from measure import Array, geometric_mean, interleaved, relative_error
+from onnx import TensorProto, helper, numpy_helper
+from polycomp_peer import module_peer
+
+import polycomp as pc
+
+SIZES = (
+    (128, 128, 128), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048),
+    (1, 1024, 1024), (16, 768, 3072), (128, 768, 3072),
+)  # fmt: skip
+"""M, K, N."""
+
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """GFLOP/s of each competitor on A [m, k] times B [k, n]; ``failure`` says why polycomp has none."""
+
+    m: int
+    k: int
+    n: int
+    b: str
+    threads: int
+    gflops: dict[str, float]
+    error: float | None
+    failure: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """polycomp's speed by that of the faster peer."""
+        ours = self.gflops.get("polycomp")
+        return None if ours is None else ours / max(self.gflops["numpy"], self.gflops["onnxruntime"])
+
+
+def matmul_model(a: Array, b: Array, constant: bool) -> onnx.ModelProto:
+    """A model of ``y = MatMul(a, b)`` for arrays of these shapes, with ``b`` a constant or an input."""
+    inputs = [helper.make_tensor_value_info("a", TensorProto.FLOAT, a.shape)]
+    if not constant:
+        inputs.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, b.shape))
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, (a.shape[0], b.shape[1]))
+    weights = [numpy_helper.from_array(b, "b")] if constant else []
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "gemm", inputs, [output], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def measure(size: tuple[int, int, int], kind: str, threads: int, rounds: int) -> Row:
+    """All competitors on one product."""
+    m, k, n = size
+    generator = np.random.default_rng(0)
+    a, b = (generator.standard_normal(s, dtype=np.float32) for s in ((m, k), (k, n)))
+    out = np.empty((m, n), np.float32)
+    model = matmul_model(a, b, kind == "constant")
+    feeds = {"a": a} if kind == "constant" else {"a": a, "b": b}
+    runs: dict[str, Callable[[], object]] = {
+        "numpy": lambda: np.matmul(a, b, out=out),
+        "onnxruntime": onnxruntime_peer.open_peer(model.SerializeToString(), feeds, threads).run,
+    }
+    error, failure = None, ""
+    try:
+        ours = module_peer(pc.compile(model, target="cpu", threads=threads), feeds)
+        error = relative_error([ours.outputs()["y"]], [a @ b])
+        runs["polycomp"] = ours.run
+    except Exception as problem:  # noqa: BLE001 - whatever went wrong is told in the row
+        failure = f"{type(problem).__name__}: {problem}"
+    seconds = interleaved(runs, rounds)
+    gflops = {name: 2e-9 * m * k * n / s for name, s in seconds.items()}
+    return Row(m, k, n, kind, threads, gflops, error, failure)
+
+
+def measure_in_processes(arguments: argparse.Namespace) -> list[Row]:
+    """One process per thread count, with the BLAS limited to that many threads."""
+    rows = []
+    for threads in arguments.threads.split(","):
+        limits = dict.fromkeys(BLAS_VARIABLES, threads)
+        options = ["--b", arguments.b, "--rounds", str(arguments.rounds)]
+        options += [o for name in arguments.only for o in ("--only", name)]
+        command = [sys.executable, __file__, "--worker", threads, *options]
+        done = subprocess.run(command, env=os.environ | limits, stdout=subprocess.PIPE, text=True, check=True)
+        rows += [Row(**row) for row in json.loads(done.stdout)]
+    return rows
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """The worker: measure everything with one thread count and print it as JSON."""
+    rows = []
+    for kind in arguments.b.split(","):
+        for size in SIZES:
+            name = "x".join(map(str, size))
+            if not arguments.only or name in arguments.only:
+                print(f"{name}, {kind} B, {arguments.worker} threads ...", file=sys.stderr)
+                rows.append(measure(size, kind, arguments.worker, arguments.rounds))
+    print(json.dumps([dataclasses.asdict(row) for row in rows]))
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print a table with a geometric mean per thread count and kind of B."""
+    table = rich.table.Table(title="MatMul in GFLOP/s (ratio above 1: polycomp is faster than both)")
+    heads = ("M x K x N", "B", "threads", "polycomp", "onnxruntime", "numpy", "ratio", "rel. error")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        speeds = [_text(row.gflops.get(name), ".1f") for name in ("polycomp", "onnxruntime", "numpy")]
+        name = f"{row.m} x {row.k} x {row.n}"
+        table.add_row(name, row.b, str(row.threads), *speeds, _text(row.ratio, ".3f"), _text(row.error, ".1e"))
+    table.add_section()
+    for kind, threads in dict.fromkeys((row.b, row.threads) for row in rows):
+        ratios = [r.ratio for r in rows if (r.b, r.threads) == (kind, threads) and r.ratio is not None]
+        table.add_row("geometric mean", kind, str(threads), "", "", "", _text(geometric_mean(ratios), ".3f"), "")
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table)
+    for failure in dict.fromkeys(row.failure for row in rows if row.failure):
+        console.print(failure, style="red", markup=False)
+
+
+def _text(value: float | None, form: str) -> str:
+    return "failed" if value is None else format(value, form)
+
+
+def main() -> int:
+    arguments = _arguments()
+    if arguments.worker:
+        work(arguments)
+        return 0
+    rows = measure_in_processes(arguments)
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows], indent=1))
+    else:
+        show(rows)
+    return 1 if any(row.error is None or row.error > arguments.tolerance for row in rows) else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", default="1,2", metavar="N,N", help="thread counts to measure with (1,2)")
+    parser.add_argument("--b", default="constant,given", help="constant, given or both, with a comma between")
+    parser.add_argument("--only", action="append", default=[], metavar="MxKxN", help="measure this size alone")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per size (7)")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest relative error that passes (1e-4)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
