@@ -446,5 +446,5 @@ REWRITES: Sequence[Rewrite] = (
 def random_schedule(rng: random.Random) -> Kernel:
     """A random kernel under a random tree."""
     kernel = random_kernel(rng)
-    kernel = mutated(rng, kernel, rng.randint(1, 5))
+    kernel = mutated(rng, kernel, rng.randint(2, 8))
     return drop_unread(kernel) if rng.random() < 0.7 else kernel
