@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _say("warning", message)
+        warnings.showwarning = _show_warning
         try:
             result = cli.main(arguments, prog_name="polycomp", standalone_mode=False)
         except click.UsageError as error:
@@ -77,6 +77,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         except (KeyboardInterrupt, click.Abort):
             return _say("error", "interrupted", _INTERRUPTED)
     return result if isinstance(result, int) else 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _say("warning", message)
 
 
 def _say(kind: str, message: object, status: int = 0) -> int:

@@ -17,37 +17,32 @@ from polycomp.target import parse_target
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class Shape(click.ParamType):
-    """``name=1,3,224,224``."""
-
-    name = "NAME=DIMS"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        tensor, equals, dims = value.rpartition("=")
-        try:
-            shape = tuple(int(d) for d in dims.split(",") if d.strip())
-        except ValueError:
-            equals = ""
-            shape = ()
-        if not equals or not tensor or min(shape, default=0) < 0:
-            self.fail(f"{value!r} is not NAME=DIM,DIM,..., for example input=1,3,224,224", param, ctx)
-        return tensor, shape
+def parse_shapes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """``name=1,3,224,224``, any number of times, as shapes by name."""
+    shapes = {}
+    for value in values:
+        name, _, dims = value.rpartition("=")
+        sizes = [d.strip() for d in dims.split(",") if d.strip()]
+        if not name or not all(d.isdigit() for d in sizes):
+            raise click.BadParameter(f"{value!r} is not NAME=DIM,DIM,..., for example input=1,3,224,224")
+        shapes[name] = tuple(map(int, sizes))
+    return shapes
 
 
-class InputFile(click.ParamType):
-    """``name=x.npy``."""
+def parse_files(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, pathlib.Path]:
+    """``name=x.npy``, any number of times, as paths by name."""
+    files = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not name or not path:
+            raise click.BadParameter(f"{value!r} is not NAME=FILE, for example input=x.npy")
+        files[name] = pathlib.Path(path)
+    return files
 
-    name = "NAME=FILE"
 
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, pathlib.Path]:
-        tensor, equals, path = value.partition("=")
-        if not equals or not tensor or not path:
-            self.fail(f"{value!r} is not NAME=FILE, for example input=x.npy", param, ctx)
-        return tensor, pathlib.Path(path)
+def shape_option(help_text: str) -> Callable[[_Command], _Command]:
+    """``--shape NAME=DIMS``, which may be repeated."""
+    return click.option("--shape", "shapes", multiple=True, callback=parse_shapes, metavar="NAME=DIMS", help=help_text)
 
 
 def compile_options(command: _Command) -> _Command:
@@ -55,7 +50,7 @@ def compile_options(command: _Command) -> _Command:
     for decorate in (
         click.option("--no-cache", "cache", flag_value=False, default=True, help="Neither use nor fill the cache."),
         click.option("--jobs", type=click.IntRange(min=0), default=0, help="Compile processes; 0: one per core."),
-        click.option("--shape", "shapes", type=Shape(), multiple=True, help="Fix the shape of an input."),
+        shape_option("Fix the shape of an input; may be repeated."),
         click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to run with; 0: all cores."),
         click.option("--target", default="cpu", show_default=True, help="What to compile for: cpu, or a triple."),
     ):
@@ -63,11 +58,9 @@ def compile_options(command: _Command) -> _Command:
     return command
 
 
-def make_options(
-    target: str, threads: int, shapes: tuple[tuple[str, tuple[int, ...]], ...], jobs: int, cache: bool
-) -> Options:
+def make_options(target: str, threads: int, shapes: dict[str, tuple[int, ...]], jobs: int, cache: bool) -> Options:
     """The Options that :func:`compile_options` describe."""
-    return Options(parse_target(target), threads, dict(shapes), cache, jobs)
+    return Options(parse_target(target), threads, shapes, cache, jobs)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
+from typing import Any
 
 import click
 
@@ -25,7 +26,7 @@ def command(
     output: pathlib.Path | None,
     emit: str,
     print_after: tuple[str, ...],
-    **settings: object,
+    **settings: Any,
 ) -> None:
     """Compile the ONNX file MODEL to a module file that runs without the compiler."""
     path = output or pathlib.Path(model.stem + ".pcm")

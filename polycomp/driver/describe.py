@@ -1,13 +1,38 @@
-"""Graphs as text."""
+"""Graphs and memory plans for people: as text, and as what a module keeps about itself."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from polycomp.driver.lower import Lowered
+from polycomp.driver.memory import Lifetime
+from polycomp.driver.program import Layout
 from polycomp.graph.ir import Graph, Node
+from polycomp.te import Dim
+
+
+def module_metadata(imported: Graph, lowered: Lowered, layout: Layout) -> dict[str, Any]:
+    """What ``polycomp inspect`` shows beyond the manifest, as JSON: the model's operators, nodes and memory plan."""
+    symbols = {output: call.symbol for call in lowered.calls for output in call.outputs}
+    kernel_of = {n.name: symbols.get(g.outputs[0], "") for g in lowered.graph.groups for n in g.nodes}
+    types = lowered.graph.types
+    return {
+        "operators": dict(Counter(node.op for node in imported.nodes).most_common()),
+        "nodes": [
+            {"name": n.name, "op": n.op, "type": str(types[n.outputs[0]]), "kernel": kernel_of.get(n.name, "")}
+            for n in lowered.graph.nodes
+        ],
+        "memory": [_memory_entry(t, layout.plan.offsets[t.name]) for t in layout.lifetimes],
+    }
+
+
+def _memory_entry(tensor: Lifetime, offset: Dim) -> dict[str, Any]:
+    steps = [tensor.first, tensor.last]
+    return {"value": tensor.name, "bytes": str(tensor.bytes), "offset": str(offset), "steps": steps}
 
 
 def graph_text(graph: Graph) -> str:

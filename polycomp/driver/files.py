@@ -8,11 +8,8 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterable
-from typing import Any
 
-import numpy as np
-
-Chunk = bytes | memoryview | np.ndarray[Any, Any]
+Chunk = bytes | memoryview
 
 
 def write_file(path: pathlib.Path, chunks: Iterable[Chunk]) -> None:
@@ -40,8 +37,7 @@ def _write(path: pathlib.Path, chunks: Iterable[Chunk]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".polycomp-")
     try:
         with os.fdopen(handle, "wb") as file:
-            for chunk in chunks:
-                file.write(memoryview(chunk).cast("B") if len(chunk) else b"")
+            file.writelines(chunks)
             os.fchmod(file.fileno(), 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 from polycomp.driver.cache import Cache, open_caches
+from polycomp.driver.describe import module_metadata
 from polycomp.driver.kernels import compile_kernels
-from polycomp.driver.link import link_module
+from polycomp.driver.link import build_module
 from polycomp.driver.lower import Lowered, lower_graph
+from polycomp.driver.manifest import ModuleInfo
 from polycomp.driver.observe import Observer
 from polycomp.driver.program import Layout, build_program, lay_out
 from polycomp.driver.workers import FEW_KERNELS, Workers
 from polycomp.graph.ir import Graph
-from polycomp.importers.onnx import ModelLike, import_model
+from polycomp.importers.onnx import import_onnx
+from polycomp.importers.onnx.reader import ModelLike
 from polycomp.loops.program import Program
 from polycomp.options import Options
 from polycomp.passes import run_passes
+from polycomp.runtime import Module, ModuleParts, load_parts, write_module_file
 from polycomp.target import available_cores
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledModel:
-    """A compiled model in memory: what it was lowered to, where its values live, and its native code."""
+    """A compiled model in memory: the graph that was lowered, where its values live, and all parts of the module."""
 
     lowered: Lowered
     layout: Layout
     program: Program
-    options: Options
-    code: bytes
+    parts: ModuleParts
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the module file. Raises ModuleFileError when that fails; the file is complete or absent."""
+        write_module_file(path, self.parts)
+
+    def module(self, threads: int = 0) -> Module:
+        """Load the module, to run with ``threads`` (0: as many as it was compiled for)."""
+        return load_parts(self.parts, threads)
 
 
 def compile_model(model: ModelLike, options: Options, observer: Observer | None = None) -> CompiledModel:
@@ -36,22 +48,24 @@ def compile_model(model: ModelLike, options: Options, observer: Observer | None 
     Raises a PolycompError for a model that is damaged or uses what polycomp does not have.
     """
     watch = observer or Observer()
-    graph = import_graph(model, options, watch)
-    with _workers(options, graph) as workers:
-        lowered = lower_model(graph, options, watch)
+    imported = import_graph(model, options, watch)
+    with _workers(options, imported) as workers:
+        lowered = lower_model(imported, options, watch)
         watch.stage("kernels")
         kernels = compile_kernels(lowered.calls, options.target, _kernel_cache(options), workers, watch)
     watch.stage("link")
     layout = lay_out(lowered)
     program = build_program(lowered, layout, kernels)
-    code = link_module(program, {symbol: kernel.object for symbol, kernel in kernels.items()}, options.target)
-    return CompiledModel(lowered, layout, program, options, code)
+    objects = {symbol: kernel.object for symbol, kernel in kernels.items()}
+    info = _module_info(imported, lowered, layout, options)
+    parts = build_module(program, objects, layout.weights, layout.weight_bytes, info, options.target)
+    return CompiledModel(lowered, layout, program, parts)
 
 
 def import_graph(model: ModelLike, options: Options, observer: Observer) -> Graph:
     """The model as a graph of canonical operators."""
     observer.stage("import")
-    graph = import_model(model, options.shapes)
+    graph = import_onnx(model, options)
     observer.graph("import", graph)
     return graph
 
@@ -60,6 +74,17 @@ def lower_model(graph: Graph, options: Options, observer: Observer) -> Lowered:
     """The graph, optimised, as kernel calls."""
     observer.stage("passes")
     return lower_graph(run_passes(graph, options, observer.graph))
+
+
+def _module_info(imported: Graph, lowered: Lowered, layout: Layout, options: Options) -> ModuleInfo:
+    types = lowered.graph.types
+    return ModuleInfo(
+        inputs={name: types[name] for name in lowered.graph.inputs},
+        outputs={name: types[name] for name in imported.outputs},
+        symbols=lowered.graph.symbols,
+        threads=options.threads,
+        metadata=module_metadata(imported, lowered, layout),
+    )
 
 
 def _kernel_cache(options: Options) -> Cache | None:

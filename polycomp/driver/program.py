@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Layout:
 
     operands: Mapping[str, Operand]
     plan: MemoryPlan
+    lifetimes: tuple[Lifetime, ...]
     weights: tuple[Weight, ...]
     weight_bytes: int
 
@@ -39,11 +40,12 @@ def lay_out(lowered: Lowered) -> Layout:
     for position, name in enumerate(graph.outputs):
         operands[aliases.get(name, name)] = Operand(Storage.OUTPUT, position)
     weights, weight_bytes = _place_weights(lowered, operands)
-    plan = plan_memory(_lifetimes(lowered, operands), symbol_ranges(graph))
+    lifetimes = _lifetimes(lowered, operands)
+    plan = plan_memory(lifetimes, symbol_ranges(graph))
     for name, offset in plan.offsets.items():
         operands[name] = Operand(Storage.ARENA, offset=offset)
     operands |= {name: operands[root] for name, root in aliases.items() if root in operands}
-    return Layout(operands, plan, weights, weight_bytes)
+    return Layout(operands, plan, lifetimes, weights, weight_bytes)
 
 
 def build_program(lowered: Lowered, layout: Layout, kernels: Mapping[str, CompiledKernel]) -> Program:
@@ -91,7 +93,7 @@ def _place_weights(lowered: Lowered, operands: dict[str, Operand]) -> tuple[tupl
     return tuple(weights), end
 
 
-def _lifetimes(lowered: Lowered, placed: Mapping[str, Operand]) -> Sequence[Lifetime]:
+def _lifetimes(lowered: Lowered, placed: Mapping[str, Operand]) -> tuple[Lifetime, ...]:
     """One per value that a kernel writes and that has no place yet; reads of its aliases are reads of it."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -100,7 +102,7 @@ def _lifetimes(lowered: Lowered, placed: Mapping[str, Operand]) -> Sequence[Life
             first[name] = last[name] = position
         for name in call.inputs:
             last[lowered.aliases.get(name, name)] = position
-    return [Lifetime(name, _bytes(lowered, name), first[name], last[name]) for name in first if name not in placed]
+    return tuple(Lifetime(name, _bytes(lowered, name), first[name], last[name]) for name in first if name not in placed)
 
 
 def _bytes(lowered: Lowered, name: str) -> Dim:

@@ -38,7 +38,7 @@ class ReferenceModel:
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Every tensor of the model for ``inputs``, as the reference implementation computes it."""
         try:
-            values = ReferenceEvaluator(self.proto).run(None, dict(inputs), intermediate=True)
+            values: Any = ReferenceEvaluator(self.proto).run(None, dict(inputs), intermediate=True)
         except Exception as error:
             raise ModelError(f"the ONNX reference implementation cannot run this model: {error}") from error
         return {name: np.asarray(value) for name, value in values.items() if value is not None}

@@ -1,0 +1,87 @@
+"""``polycomp bench``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+import numpy as np
+
+from polycomp.cli.common import compile_options, make_options, seconds_text
+from polycomp.cli.inputs import random_inputs
+from polycomp.cli.progress import Display
+from polycomp.cli.run import open_module
+from polycomp.driver.bench import Timing, measure
+from polycomp.driver.pipeline import compile_model
+from polycomp.errors import PolycompError
+from polycomp.options import Options
+from polycomp.runtime import Module
+
+Feeds = Mapping[str, np.ndarray[Any, Any]]
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=pathlib.Path))
+@click.option("--against", type=click.Choice(["onnxruntime"]), help="Measure this peer as well, in turns.")
+@click.option("--json", "as_json", is_flag=True, help="Write the figures as JSON.")
+@compile_options
+def command(model: pathlib.Path, against: str | None, as_json: bool, **settings: Any) -> None:
+    """Measure how fast MODEL (an ONNX file or a module file) runs on random inputs."""
+    options = make_options(**settings)
+    is_module = model.suffix == ".pcm"
+    if against and is_module:
+        raise click.UsageError("--against needs the ONNX file: a module file holds no model for onnxruntime")
+    module = open_module(model, options.threads) if is_module else _compile(model, options)
+    feeds = random_inputs(module.inputs, options.shapes)
+    subjects: dict[str, Callable[[], object]] = {"polycomp": lambda: module.run(feeds)}
+    if against:
+        subjects[against] = _onnxruntime(model, module.threads, feeds)
+    timings = measure(subjects)
+    if as_json:
+        click.echo(json.dumps(_record(model, module, timings)))
+    else:
+        _show(timings, module)
+
+
+def _compile(model: pathlib.Path, options: Options) -> Module:
+    with Display() as display:
+        return compile_model(model, options, display).module(options.threads)
+
+
+def _onnxruntime(model: pathlib.Path, threads: int, feeds: Feeds) -> Callable[[], object]:
+    """A run of the same model with as many threads."""
+    try:
+        onnxruntime: Any = importlib.import_module("onnxruntime")
+    except ImportError:
+        raise PolycompError("onnxruntime is not installed; pip install onnxruntime, or leave --against out") from None
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, dict(feeds))
+
+
+def _record(model: pathlib.Path, module: Module, timings: Mapping[str, Timing]) -> dict[str, Any]:
+    figures = {name: dataclasses.asdict(timing) for name, timing in timings.items()}
+    return {"model": str(model), "threads": module.threads, "unit": "seconds", **figures, **_ratios(timings)}
+
+
+def _ratios(timings: Mapping[str, Timing]) -> dict[str, float]:
+    """How many times faster polycomp's median is than each peer's."""
+    ours = timings["polycomp"].median
+    return {f"speedup_over_{name}": t.median / ours for name, t in timings.items() if name != "polycomp"}
+
+
+def _show(timings: Mapping[str, Timing], module: Module) -> None:
+    for name, timing in timings.items():
+        click.echo(
+            f"{name:<12} {seconds_text(timing.median)} median, {seconds_text(timing.best)} best, "
+            f"{1 / timing.median:.1f} runs/s, {module.threads} threads ({timing.runs} runs)"
+        )
+    for name, ratio in _ratios(timings).items():
+        click.echo(f"{name.replace('_', ' ')}: {ratio:.2f}x")

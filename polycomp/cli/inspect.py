@@ -1,0 +1,50 @@
+"""``polycomp inspect``."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import click
+from rich.table import Table
+
+from polycomp.cli.common import compile_options, make_options, stdout
+from polycomp.cli.progress import Display
+from polycomp.driver.files import check_writable, write_file
+from polycomp.driver.pipeline import compile_model
+from polycomp.driver.report import Section, html_page, report
+from polycomp.runtime import Manifest, read_module_file
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=pathlib.Path))
+@click.option("--html", type=click.Path(path_type=pathlib.Path), help="Write a page instead.")
+@compile_options
+def command(model: pathlib.Path, html: pathlib.Path | None, **settings: Any) -> None:
+    """Show the operators, shapes, FLOPs, memory plan and kernels of MODEL (an ONNX file or a module file)."""
+    if html is not None:
+        check_writable(html)
+    manifest = _manifest(model, settings)
+    sections = report(manifest)
+    if html is not None:
+        write_file(html, [html_page(manifest.name, sections).encode()])
+        click.echo(f"wrote {html}")
+        return
+    for section in sections:
+        stdout().print(_table(section))
+
+
+def _manifest(model: pathlib.Path, settings: dict[str, Any]) -> Manifest:
+    if model.suffix == ".pcm":
+        return read_module_file(model).manifest
+    with Display() as display:
+        return compile_model(model, make_options(**settings), display).parts.manifest
+
+
+def _table(section: Section) -> Table:
+    table = Table(title=section.title, title_justify="left")
+    for heading in section.headings:
+        table.add_column(heading, justify="right" if heading in section.numeric else "left")
+    for row in section.rows:
+        table.add_row(*row)
+    return table

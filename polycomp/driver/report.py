@@ -1,0 +1,131 @@
+"""What is inside a module, as tables: for the terminal, and as a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from polycomp.runtime import Manifest, StepSpec, TensorSpec
+from polycomp.runtime.dims import Dimension, to_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A table. The columns called ``numeric`` are aligned to the right."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[str, ...] = ()
+
+
+def report(manifest: Manifest) -> tuple[Section, ...]:
+    """The sections on a module: summary, operators, nodes, kernels and memory."""
+    details = manifest.metadata
+    return (
+        _summary(manifest),
+        _operators(details.get("operators", {})),
+        _nodes(details.get("nodes", ())),
+        _kernels(manifest.steps),
+        _memory(details.get("memory", ())),
+    )
+
+
+def html_page(title: str, sections: Sequence[Section]) -> str:
+    """A page of its own, with nothing loaded from elsewhere."""
+    body = "\n".join(_html_section(s) for s in sections)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+_STYLE = (
+    "body{font:14px/1.4 system-ui,sans-serif;margin:2em;color:#222}h2{font-size:1.1em;margin-top:2em}"
+    "table{border-collapse:collapse}th,td{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left;"
+    "vertical-align:top}.number{text-align:right;font-variant-numeric:tabular-nums}"
+    "summary{cursor:pointer;font-weight:600;margin-top:1.5em}"
+)
+
+
+def _summary(manifest: Manifest) -> Section:
+    sizes = ", ".join(f"{s.name} ({s.minimum}..{s.maximum or ''})" for s in manifest.symbols)
+    rows = [
+        ("made for", f"{manifest.arch} {' '.join(manifest.features)}"),
+        ("inputs", _tensors(manifest.inputs)),
+        ("outputs", _tensors(manifest.outputs)),
+        ("open sizes", sizes or "none"),
+        ("steps", f"{len(manifest.steps)} calls of {len({s.symbol for s in manifest.steps})} kernels"),
+        ("floating-point operations", _total([s.flops for s in manifest.steps])),
+        ("weights", f"{manifest.weight_bytes:,} bytes"),
+        ("arena", f"{_number(manifest.arena_bytes)} bytes"),
+    ]
+    return Section(manifest.name, ("", "module"), tuple(rows))
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> str:
+    return "; ".join(map(repr, specs))
+
+
+def _operators(counts: Mapping[str, int]) -> Section:
+    rows = tuple((op, str(count)) for op, count in counts.items())
+    return Section("Operators of the model", ("operator", "nodes"), rows, ("nodes",))
+
+
+def _nodes(nodes: Sequence[Mapping[str, Any]]) -> Section:
+    rows = tuple((n["name"], n["op"], n["type"], n["kernel"] or "none: shares memory") for n in nodes)
+    return Section("Nodes after all passes", ("node", "operator", "result", "kernel"), rows)
+
+
+def _kernels(steps: Sequence[StepSpec]) -> Section:
+    by_symbol: dict[str, list[StepSpec]] = {}
+    for step in steps:
+        by_symbol.setdefault(step.symbol, []).append(step)
+    rows = tuple(_kernel_row(symbol, calls) for symbol, calls in by_symbol.items())
+    headings = ("kernel", "calls", "FLOPs", "bytes", "model nodes")
+    return Section("Kernels", headings, rows, ("calls", "FLOPs", "bytes"))
+
+
+def _kernel_row(symbol: str, calls: Sequence[StepSpec]) -> tuple[str, ...]:
+    sources = ", ".join(s for call in calls for s in call.sources)
+    return (symbol, str(len(calls)), _total([c.flops for c in calls]), _total([c.bytes for c in calls]), sources)
+
+
+def _memory(tensors: Sequence[Mapping[str, Any]]) -> Section:
+    ordered = sorted(tensors, key=lambda t: (t["steps"], t["value"]))
+    rows = tuple((t["value"], t["bytes"], t["offset"], f"{t['steps'][0]}-{t['steps'][1]}") for t in ordered)
+    return Section(
+        "Memory plan of the arena", ("value", "bytes", "offset", "alive in steps"), rows, ("bytes", "offset")
+    )
+
+
+def _total(dims: Sequence[Dimension]) -> str:
+    """The sum of the known ones, and a plus where others depend on open sizes."""
+    known = sum(d for d in dims if isinstance(d, int))
+    open_ones = [d for d in dims if not isinstance(d, int)]
+    if not open_ones:
+        return _number(known)
+    text = " + ".join(dict.fromkeys(_number(d) for d in open_ones)) if len(open_ones) == 1 else "more by open sizes"
+    return f"{_number(known)} + {text}" if known else text
+
+
+def _number(dim: Dimension) -> str:
+    return f"{dim:,}" if isinstance(dim, int) else str(to_text(dim))
+
+
+def _html_section(section: Section) -> str:
+    head = "".join(f"<th{_class(section, h)}>{html.escape(h)}</th>" for h in section.headings)
+    rows = "\n".join(_html_row(section, row) for row in section.rows)
+    title = f"{section.title} ({len(section.rows)})"
+    return f"<details open><summary>{html.escape(title)}</summary><table><tr>{head}</tr>\n{rows}</table></details>"
+
+
+def _html_row(section: Section, row: Sequence[str]) -> str:
+    cells = zip(section.headings, row, strict=True)
+    return f"<tr>{''.join(f'<td{_class(section, h)}>{html.escape(c)}</td>' for h, c in cells)}</tr>"
+
+
+def _class(section: Section, heading: str) -> str:
+    return ' class="number"' if heading in section.numeric else ""
