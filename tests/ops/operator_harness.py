@@ -19,7 +19,7 @@ def type_of(array):
     return None if array is None else TensorType(as_dtype(array.dtype), array.shape)
 
 
-def run_all(op, arrays, n_outputs=1, types=None, sizes=None, **attributes):
+def run_all(op, arrays, n_outputs=1, types=None, bound=None, **attributes):
     """All outputs; checks that the shape rule foretold their shapes and element types."""
     arrays = [None if a is None else np.asarray(a) for a in arrays]
     types = types or [type_of(a) for a in arrays]
@@ -28,10 +28,10 @@ def run_all(op, arrays, n_outputs=1, types=None, sizes=None, **attributes):
     tensors = [None if t is None else placeholder(t.shape, t.dtype, f"in{p}") for p, t in enumerate(types)]
     outputs = operators()[op].lower(call, tensors)
     feeds = {t: a for t, a in zip(tensors, arrays, strict=True) if t is not None}
-    results = evaluate(outputs, feeds, sizes or {})
+    results = evaluate(outputs, feeds, bound or {})
     for result, kind in zip(results, inferred, strict=True):
         assert as_dtype(result.dtype) is kind.dtype
-        assert result.shape == tuple(evaluate_dim(d, sizes or {}) for d in kind.shape)
+        assert result.shape == tuple(evaluate_dim(d, bound or {}) for d in kind.shape)
     return results
 
 

@@ -212,7 +212,7 @@ def test_symbolic_shapes():
     b, s = Var("b"), Var("s")
     types = [TensorType(DType.FLOAT32, (b, 1, s + 1)), TensorType(DType.FLOAT32, (3, 1 + s))]
     x, y = data((2, 1, 5)), data((3, 5))
-    got = run_all("Add", [x, y], types=types, sizes={b: 2, s: 4})[0]
+    got = run_all("Add", [x, y], types=types, bound={b: 2, s: 4})[0]
     assert_close(got, x + y)
 
 

@@ -106,7 +106,7 @@ def test_symbolic_batch():
     b = Var("b")
     x, scale = data((3, 8)), data((8,), seed=1)
     types = [TensorType(DType.FLOAT32, (b, 8)), TensorType(DType.FLOAT32, (8,))]
-    got = run_all("LayerNormalization", [x, scale], types=types, sizes={b: 3}, axis=-1, epsilon=1e-5)[0]
+    got = run_all("LayerNormalization", [x, scale], types=types, bound={b: 3}, axis=-1, epsilon=1e-5)[0]
     assert_close(got, (standardized(x, (1,), 1e-5) * scale).astype(np.float32))
 
 

@@ -128,7 +128,7 @@ def test_cumulative_sum(n, exclusive, reverse):
 def test_cumulative_sum_of_symbolic_length():
     n = Var("n")
     x = data((77,), "float16")
-    got = run_all("CumSum", [x], types=[TensorType(DType.FLOAT16, (n,))], sizes={n: 77}, axis=0)[0]
+    got = run_all("CumSum", [x], types=[TensorType(DType.FLOAT16, (n,))], bound={n: 77}, axis=0)[0]
     np.testing.assert_allclose(got, np.cumsum(x.astype(float)), atol=0.02)
 
 
@@ -158,7 +158,7 @@ def test_symbolic_mean():
     n = Var("n")
     x = data((3, 9))
     types = [TensorType(DType.FLOAT32, (3, n))]
-    got = run_all("ReduceMean", [x], types=types, sizes={n: 9}, axes=(1,), keepdims=True)[0]
+    got = run_all("ReduceMean", [x], types=types, bound={n: 9}, axes=(1,), keepdims=True)[0]
     assert_close(got, x.mean(1, keepdims=True), scale=4)
 
 
