@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from operator_harness import data
+from operator_harness import assert_close, data
 
-from polycomp.dtypes import DType
+from polycomp.dtypes import DType, as_dtype
 from polycomp.errors import CompileError
 from polycomp.expr import CheckedIndex, walk
 from polycomp.graph import Graph, Group, Node, TensorType
@@ -64,3 +64,36 @@ def test_operators_are_registered_once():
     assert {"Add", "Conv", "MatMul", "Softmax", "Reshape"} <= set(operators())
     with pytest.raises(ValueError, match="operators defined twice: Add"):
         family(operators()["Add"], operators()["Add"])
+
+
+def with_literals(op, x, *literals, **attributes):
+    """``op`` on the array ``x`` and on graph constants of one element."""
+    names = ["x", *(f"c{i}" for i in range(len(literals)))]
+    arrays = dict(zip(names, [x, *literals], strict=True))
+    types = {n: TensorType(as_dtype(a.dtype), a.shape) for n, a in arrays.items()}
+    node = Node("node", op, tuple(names), ("y",), attributes)
+    graph = Graph("g", ("x",), ("y",), (node,), types, {n: arrays[n] for n in names[1:]})
+    given = placeholder(x.shape, types["x"].dtype, "x")
+    y = lower_nodes(graph, [node], {"x": given})["y"]
+    assert set(y.inputs()) <= {given}
+    return evaluate([y], {given: x})[0]
+
+
+@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 0.5, -1, 2.5, -2])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int32"])
+def test_literal_powers(exponent, dtype):
+    x = data((9,), dtype, low=0.25) if dtype != "int32" else np.arange(1, 10, dtype=np.int32)
+    want = np.power(x.astype(np.float64), exponent).astype(dtype)
+    assert_close(with_literals("Pow", x, np.array([exponent], np.float32)), want)
+
+
+def test_literal_operands():
+    x = data((3, 4))
+    low, high = np.array(-1, np.float32), np.array([2], np.float32)
+    assert_close(with_literals("ClipTensor", x, low, high), np.clip(x, -1, 2))
+    assert_close(with_literals("Pad", x, high, pads=(1, 0, 0, 2)), np.pad(x, [(1, 0), (0, 2)], constant_values=2))
+    assert_close(with_literals("Where", x > 0, low, high), np.where(x > 0, low, high))
+    assert_close(with_literals("PRelu", x, low), np.where(x < 0, -x, x))
+    assert_close(with_literals("Concat", x.reshape(-1), low.reshape(1), high, axis=0), np.append(x, [low, high[0]]))
+    assert_close(with_literals("Mod", np.arange(-4, 5), np.array(3)), np.arange(-4, 5) % 3)
+    assert_close(with_literals("Div", np.arange(-4, 5), np.array(3)), np.trunc(np.arange(-4, 5) / 3).astype(np.int64))
