@@ -18,6 +18,7 @@ from polycomp.graph.ir import Call, Infer, Lower, Operator, OpKind, TensorType
 from polycomp.ops.windows import (
     FIRST_SPATIAL,
     Window,
+    as_dim,
     axis_names,
     check_spatial,
     define,
@@ -136,7 +137,7 @@ def _count(call: Call, window: Window, d: int, size: Dim, start: Expr) -> Dim:
     high = size + begin + (end if include else 0)
     first = maximum((low - position + dilation - 1) // dilation, 0) if low > 0 else const(0)
     last = minimum((high - position + dilation - 1) // dilation, kernel)
-    return last - first
+    return as_dim(last - first)
 
 
 def _lower_lp(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:

@@ -67,13 +67,10 @@ class _Dimension:
             return self.before, self.after
         return None
 
-    def coordinate(self, call: Call, index: Any, number: Callable[[Dim], Any]) -> Any:
-        """The input coordinate of output ``index``, a float expression or an array of floats.
-
-        ``number`` turns a size into the same kind. The rules are ONNX Resize-19's.
-        """
-        before, after = number(self.before), number(self.after)
-        scale = after / before if self.scale is None else number(1) * self.scale
+    def coordinate(self, call: Call, index: Any) -> Any:
+        """The input coordinate of output ``index``, a float32 expression or array: ONNX Resize-19's rules."""
+        before, after = _number(self.before), _number(self.after)
+        scale = after / before if self.scale is None else self.scale
         mode = call.attr("coordinate_transformation_mode", "half_pixel")
         if mode == "asymmetric":
             return index / scale
@@ -82,8 +79,21 @@ class _Dimension:
         if mode == "pytorch_half_pixel" and self.after == 1:
             return index * 0.0
         if mode == "half_pixel_symmetric":
-            return before / 2.0 * (1.0 - after / (scale * before)) + (index + 0.5) / scale - 0.5
+            return (index + 0.5) / scale + _centering(before, after, scale) - 0.5
         return (index + 0.5) / scale - 0.5
+
+
+def _number(size: Dim) -> Any:
+    """``size`` as a float, or as a float32 expression."""
+    return float(size) if isinstance(size, int) else cast(DType.FLOAT32, size)
+
+
+def _centering(before: Any, after: Any, scale: Any) -> Any:
+    """The shift that keeps the centre in place when ``after`` is not quite ``scale * before``."""
+    if isinstance(before, float) and isinstance(after, float):  # rounded as onnxruntime does: ties depend on it
+        before, after, scale = np.float32(before), np.float32(after), np.float32(scale)
+        return float(before / 2 * (1 - after / (scale * before)))
+    return before / 2.0 * (1.0 - after / (scale * before))
 
 
 def _resized(call: Call, x: TensorType | Tensor) -> list[_Dimension]:
@@ -138,7 +148,7 @@ def _sum(terms: Sequence[Expr]) -> Expr:
 
 def _taps(call: Call, dimension: _Dimension, o: Expr) -> list[tuple[Expr, Expr]]:
     """Input positions and weights (float32) for output index ``o``."""
-    x = dimension.coordinate(call, cast(DType.FLOAT32, o), _float_size)
+    x = dimension.coordinate(call, cast(DType.FLOAT32, o))
     mode = call.attr("mode", "nearest")
     if mode == "nearest":
         rounding = _ROUND[call.attr("nearest_mode", "round_prefer_floor")]
@@ -151,15 +161,6 @@ def _taps(call: Call, dimension: _Dimension, o: Expr) -> list[tuple[Expr, Expr]]
     if call.attr("exclude_outside"):
         weights = _without_outside(weights, _FLOOR(x), dimension)
     return [(_position(call, dimension, o, _FLOOR, t - 1), w) for t, w in enumerate(weights)]
-
-
-def _float_size(size: Dim) -> Expr:
-    return const(size, DType.FLOAT32) if isinstance(size, int) else cast(DType.FLOAT32, size)
-
-
-def _known_size(size: Dim) -> np.float32:
-    assert isinstance(size, int)
-    return np.float32(size)
 
 
 def _cubic_weights(s: Expr, a: float) -> list[Expr]:
@@ -176,7 +177,7 @@ def _cubic_weights(s: Expr, a: float) -> list[Expr]:
 
 def _without_outside(weights: Sequence[Expr], base: Expr, dimension: _Dimension) -> list[Expr]:
     """Zero the weights of taps outside of the input, and scale the others to a sum of 1."""
-    last = _float_size(dimension.before) - 1.0
+    last = _number(dimension.before) - 1.0
     kept = []
     for offset, weight in enumerate(weights, start=-1):
         place = base + float(offset)
@@ -213,7 +214,7 @@ def _position(call: Call, dimension: _Dimension, o: Expr, rounding: _Rounding, o
         exact = _exact_position(call, dimension, o, rounding, offset)
         if exact is not None:
             return exact
-    x = dimension.coordinate(call, cast(DType.FLOAT32, o), _float_size)
+    x = dimension.coordinate(call, cast(DType.FLOAT32, o))
     return _clamp(cast(DType.INT64, rounding(x)) + offset, dimension.before)
 
 
@@ -225,7 +226,7 @@ def _exact_position(call: Call, dimension: _Dimension, o: Expr, rounding: _Round
     """The same position by integer division, when that gives it for every output; else None."""
     assert dimension.sizes is not None
     before, after = dimension.sizes
-    coordinates = dimension.coordinate(call, np.arange(after, dtype=np.float32), _known_size)
+    coordinates = dimension.coordinate(call, np.arange(after, dtype=np.float32))
     free = rounding.array(coordinates).astype(np.int64) + offset
     kept = np.clip(free, 0, before - 1)
     slope = _slope(call, dimension, before, after)
