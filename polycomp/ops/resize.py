@@ -75,17 +75,26 @@ class _Dimension:
         if mode == "asymmetric":
             return index / scale
         if mode == "align_corners":
-            return index * (before - 1.0) / (after - 1.0) if self.after != 1 else index * 0.0
-        if mode == "pytorch_half_pixel" and self.after == 1:
-            return index * 0.0
+            return index * (before - 1.0) / _at_least_one(after - 1.0)
         if mode == "half_pixel_symmetric":
             return (index + 0.5) / scale + _centering(before, after, scale) - 0.5
-        return (index + 0.5) / scale - 0.5
+        half_pixel = (index + 0.5) / scale - 0.5
+        return _zero_if_single(half_pixel, after) if mode == "pytorch_half_pixel" else half_pixel
 
 
 def _number(size: Dim) -> Any:
     """``size`` as a float, or as a float32 expression."""
     return float(size) if isinstance(size, int) else cast(DType.FLOAT32, size)
+
+
+def _at_least_one(size: Any) -> Any:
+    return maximum(size, 1.0) if isinstance(size, Expr) else max(size, 1.0)
+
+
+def _zero_if_single(coordinate: Any, after: Any) -> Any:
+    if isinstance(after, Expr):
+        return select(after > 1.0, coordinate, 0.0)
+    return coordinate if after > 1 else coordinate * 0.0
 
 
 def _centering(before: Any, after: Any, scale: Any) -> Any:

@@ -92,6 +92,19 @@ def test_symbolic_sizes(mode):
     assert_close(got, ours("Resize", data, sizes=(1, 1, 10), scales=(1.0, 1.0, 2.0), mode=mode))
 
 
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_size_known_at_run_time(coordinates):
+    target = Var("target")
+    x = placeholder((1, 1, 5), "float32", "x")
+    attributes = {"mode": "linear", "coordinate_transformation_mode": coordinates}
+    call = make_call("Resize", [TensorType(x.dtype, x.shape)], sizes=(1, 1, target), **attributes)
+    outputs = operators()["Resize"].lower(call, [x])
+    data = random(1, 1, 5)
+    for size in (1, 7):
+        (got,) = evaluate(outputs, {x: data}, {target: size})
+        assert_close(got, ours("Resize", data, sizes=(1, 1, size), **attributes))
+
+
 def test_unknown_mode_is_named():
     call, _ = array_call(
         "Resize", [random(1, 1, 4)], sizes=(1, 1, 8), coordinate_transformation_mode="tf_crop_and_resize"
