@@ -28,5 +28,5 @@ $(INSTALLED): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "polycomp needs Python 3.11 or newer on PATH (or make PYTHON=...)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing polycomp and its tools into .venv (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from polycomp.cli.common import compile_options, make_options, seconds_text
+from polycomp.cli.common import compile_options, count_text, make_options, seconds_text
 from polycomp.cli.inputs import random_inputs
 from polycomp.cli.progress import Display
 from polycomp.cli.run import open_module
@@ -81,7 +81,7 @@ def _show(timings: Mapping[str, Timing], module: Module) -> None:
     for name, timing in timings.items():
         click.echo(
             f"{name:<12} {seconds_text(timing.median)} median, {seconds_text(timing.best)} best, "
-            f"{1 / timing.median:.1f} runs/s, {module.threads} threads ({timing.runs} runs)"
+            f"{1 / timing.median:.1f} runs/s, {count_text(module.threads, 'thread')} ({timing.runs} runs)"
         )
     for name, ratio in _ratios(timings).items():
         click.echo(f"{name.replace('_', ' ')}: {ratio:.2f}x")

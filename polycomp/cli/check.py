@@ -48,7 +48,7 @@ def command(model: pathlib.Path, per_layer: bool, seed: int, **settings: Any) ->
     compared = f"{len(outputs)} outputs" + (
         f" and {len(layers)} values of {len(reference.nodes)} nodes" if layers else ""
     )
-    click.echo(f"{model}: {compared} agree with the ONNX reference; largest relative error {worst:.2g}")
+    click.echo(f"{model}: {compared} as in the ONNX reference; largest relative error {worst:.2g}")
 
 
 def _explain(wrong: Comparison) -> str:

@@ -87,3 +87,8 @@ def seconds_text(seconds: float) -> str:
 def shape_text(shape: Sequence[object]) -> str:
     """``1x3x224x224``, or ``scalar``."""
     return "x".join(map(str, shape)) or "scalar"
+
+
+def count_text(count: int, noun: str) -> str:
+    """``1 kernel``, ``2 kernels``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

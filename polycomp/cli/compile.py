@@ -8,18 +8,24 @@ from typing import Any
 
 import click
 
-from polycomp.cli.common import bytes_text, compile_options, make_options, seconds_text
+from polycomp.cli.common import bytes_text, compile_options, count_text, make_options, seconds_text
 from polycomp.cli.progress import Display
 from polycomp.driver.files import check_writable
 from polycomp.driver.pipeline import CompiledModel, compile_model
-from polycomp.errors import PolycompError
+from polycomp.passes import PASSES
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=pathlib.Path))
 @click.option("-o", "--output", type=click.Path(path_type=pathlib.Path), help="The module file; MODEL.pcm by default.")
 @click.option("--emit", type=click.Choice(["pcm"]), default="pcm", show_default=True, help="What to write.")
-@click.option("--print-after", multiple=True, metavar="PASS", help="Print the graph after a pass ('import' first).")
+@click.option(
+    "--print-after",
+    multiple=True,
+    type=click.Choice(["import", *(name for name, _ in PASSES)]),
+    metavar="PASS",
+    help="Print the graph after this pass; 'import' is the first.",
+)
 @compile_options
 def command(
     model: pathlib.Path,
@@ -35,14 +41,12 @@ def command(
     with Display(print_after) as display:
         compiled = compile_model(model, make_options(**settings), display)
         compiled.save(path)
-    unknown = [name for name in print_after if name not in display.passes]
-    if unknown:
-        raise PolycompError(f"there is no pass {unknown[0]!r} to print after; passes: {', '.join(display.passes)}")
     click.echo(f"{path}: {summary(compiled)}; compiled in {seconds_text(time.perf_counter() - begin)}")
 
 
 def summary(compiled: CompiledModel) -> str:
     """A compiled model in a line."""
-    kernels = len({step.symbol for step in compiled.program.steps})
-    steps = len(compiled.program.steps)
-    return f"{steps} steps of {kernels} kernels, {bytes_text(compiled.layout.weight_bytes)} of weights"
+    steps = compiled.program.steps
+    kernels = count_text(len({step.symbol for step in steps}), "kernel")
+    weights = bytes_text(compiled.layout.weight_bytes)
+    return f"{count_text(len(steps), 'step')} of {kernels}, {weights} of weights"

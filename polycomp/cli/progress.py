@@ -29,7 +29,6 @@ class Display(Observer):
 
     def __init__(self, print_after: Iterable[str] = ()) -> None:
         self._wanted = set(print_after)
-        self.passes: list[str] = []
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -48,7 +47,6 @@ class Display(Observer):
         self._progress.update(self._task, description=_STAGES.get(name, name))
 
     def graph(self, name: str, graph: Graph) -> None:
-        self.passes.append(name)
         if name in self._wanted:
             click.echo(f"# after {name}\n{graph_text(graph)}")
 

@@ -11,7 +11,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from polycomp.cli.common import parse_files, seconds_text, shape_option, shape_text, stdout
+from polycomp.cli.common import count_text, parse_files, seconds_text, shape_option, shape_text, stdout
 from polycomp.cli.inputs import random_inputs, read_array
 from polycomp.errors import ModuleFileError
 from polycomp.runtime import Module, StepProfile, load
@@ -29,7 +29,7 @@ _PROFILE_RUNS = 10
     multiple=True,
     callback=parse_files,
     metavar="NAME=FILE",
-    help="Read an input from a .npy file.",
+    help="Read an input from a file.",
 )
 @shape_option("Shape of a random input whose size is open.")
 @click.option("--output-dir", type=click.Path(path_type=pathlib.Path), help="Write each output there as NAME.npy.")
@@ -59,7 +59,7 @@ def command(
     elapsed = time.perf_counter() - begin
     for name, array in outputs.items():
         _show(name, array, top)
-    click.echo(f"ran in {seconds_text(elapsed)} with {loaded.threads} threads")
+    click.echo(f"ran in {seconds_text(elapsed)} with {count_text(loaded.threads, 'thread')}")
     if output_dir is not None:
         _write(output_dir, outputs)
     if profile:
@@ -105,7 +105,7 @@ def _show_profile(module: Module, feeds: dict[str, Array]) -> None:
     runs = [module.run_profiled(feeds)[1] for _ in range(_PROFILE_RUNS)]
     best = [min(profiles, key=lambda p: p.nanoseconds) for profiles in zip(*runs, strict=True)]
     total = sum(p.nanoseconds for p in best)
-    table = Table(title=f"{len(best)} steps, {seconds_text(total * 1e-9)} in all")
+    table = Table(title=f"{count_text(len(best), 'step')}, {seconds_text(total * 1e-9)} in all")
     for heading in ("time", "share", "GFLOP/s", "GB/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("kernel", no_wrap=True)

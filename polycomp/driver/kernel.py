@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from polycomp.codegen.llvm import compile_ir, emit_kernel
+from polycomp.codegen.llvm.emit import emit_kernel
+from polycomp.codegen.llvm.machine import compile_ir
+from polycomp.errors import CompileError
 from polycomp.expr import Interval, Var
 from polycomp.loops import LoopNest, lower_kernel
 from polycomp.loops.program import Workspace
-from polycomp.poly import verify_kernel
+from polycomp.poly.kernel import Kernel
+from polycomp.poly.legality import ViolationKind, explain, verify_kernel
 from polycomp.schedules.library import schedule_kernel
 from polycomp.target import Target
 from polycomp.te import Tensor
@@ -55,5 +58,13 @@ def loop_nest(
 ) -> LoopNest:
     """The scheduled loops of the expressions of ``outputs``, before code generation."""
     kernel = schedule_kernel(name, inputs, outputs, ranges, target)
-    verify_kernel(kernel)
+    _verify(kernel)
     return lower_kernel(kernel)
+
+
+def _verify(kernel: Kernel) -> None:
+    """Refuse a schedule that is surely wrong. One that isl cannot decide in its time is no reason to fail: the library's
+    schedules are legal by construction, and this finds where they are not."""
+    violation = verify_kernel(kernel).violation
+    if violation is not None and violation.kind is not ViolationKind.UNKNOWN:
+        raise CompileError(f"the schedule of kernel {kernel.name!r} is illegal: {explain(violation)}")

@@ -28,7 +28,7 @@ class ModelNode:
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceModel:
-    """A model to compare with. ``exposed`` is the model with every node's values as outputs."""
+    """A model to compare with. ``exposed`` is the model with all values that any node reads as outputs."""
 
     nodes: tuple[ModelNode, ...]
     outputs: tuple[str, ...]
@@ -63,6 +63,8 @@ def _expose(proto: onnx.ModelProto, nodes: tuple[ModelNode, ...]) -> onnx.ModelP
     exposed = onnx.ModelProto()
     exposed.CopyFrom(proto)
     given = {o.name for o in proto.graph.output}
+    read = {name for node in proto.graph.node for name in node.input}  # what nobody reads matters to nobody
     for node in nodes:
-        exposed.graph.output.extend(onnx.ValueInfoProto(name=o) for o in node.outputs if o not in given)
+        added = [name for name in node.outputs if name in read and name not in given]
+        exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in added)
     return exposed
