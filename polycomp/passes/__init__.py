@@ -1,1 +1,49 @@
-""""""
+"""Graph passes: one ordered list, from an imported graph to groups that become kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from polycomp.graph import Graph, verify
+from polycomp.ops import operators
+from polycomp.options import Options
+from polycomp.passes.affine import fold_affine
+from polycomp.passes.fold import fold_constants
+from polycomp.passes.fuse import fuse
+from polycomp.passes.layout import choose_layout
+from polycomp.passes.packing import pack_matrices, panel_width
+from polycomp.passes.recognise import recognise
+from polycomp.passes.simplify import dead_code, eliminate_common, simplify
+
+__all__ = ["PASSES", "Pass", "panel_width", "run_passes"]
+
+Pass = Callable[[Graph, Options], Graph]
+
+PASSES: Sequence[tuple[str, Pass]] = (
+    ("dead_code", dead_code),
+    ("fold_constants", fold_constants),
+    ("eliminate_common", eliminate_common),
+    ("recognise", recognise),
+    ("fold_affine", fold_affine),
+    ("simplify", simplify),
+    ("fold_again", fold_constants),
+    ("fold_affine_again", fold_affine),
+    ("eliminate_again", eliminate_common),
+    ("pack_matrices", pack_matrices),
+    ("choose_layout", choose_layout),
+    ("fold_packing", fold_constants),
+    ("simplify_again", simplify),
+    ("fuse", fuse),
+)
+"""The passes in order, by name."""
+
+
+def run_passes(graph: Graph, options: Options, observe: Callable[[str, Graph], None] | None = None) -> Graph:
+    """Run all passes. ``observe`` is told each pass's name and result; with ``options.verify`` each is checked."""
+    for name, run in PASSES:
+        graph = run(graph, options)
+        if options.verify:
+            verify(graph, operators())
+        if observe is not None:
+            observe(name, graph)
+    return graph

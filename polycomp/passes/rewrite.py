@@ -40,12 +40,17 @@ class Editor:
         """The nodes as they are now, in insertion order."""
         return list(self._nodes.values())
 
-    def current(self, node: Node) -> bool:
-        """Whether ``node`` is still part of the graph, unchanged."""
-        return self._nodes.get(node.name) is node
+    def node(self, name: str) -> Node | None:
+        """The node called ``name`` as it is now; None when it is gone."""
+        return self._nodes.get(name)
 
     def kind(self, node: Node) -> OpKind:
         return self.operators[node.op].kind
+
+    def call(self, node: Node) -> Call:
+        """``node`` as its operator's rules see it, with the types as they are now."""
+        types = tuple(self.types[i] if i else None for i in node.inputs)
+        return Call(node.name, node.op, types, node.attributes, len(node.outputs))
 
     def producer(self, value: str, op: str = "") -> Node | None:
         """The node that makes ``value``; None for inputs and constants, or when its operator is not ``op``."""
@@ -225,12 +230,21 @@ def apply_rules(graph: Graph, rules: Mapping[str, Sequence[Rule]]) -> Graph:
     for _ in range(_MAX_ROUNDS):
         editor = Editor(graph)
         changed = False
-        for node in editor.nodes():
-            for rule in (*rules.get(node.op, ()), *rules.get("", ())):
-                if not editor.current(node):
-                    break
-                changed |= rule(editor, node)
+        for name in [n.name for n in editor.nodes()]:
+            changed |= _apply_at(editor, name, rules)
         graph = editor.finish()
         if not changed:
             break
     return graph
+
+
+def _apply_at(editor: Editor, name: str, rules: Mapping[str, Sequence[Rule]]) -> bool:
+    """Try every rule at the node called ``name`` as long as it is there."""
+    changed = False
+    node = editor.node(name)
+    for rule in (*rules.get(node.op, ()), *rules.get("", ())) if node is not None else ():
+        node = editor.node(name)
+        if node is None:
+            break
+        changed |= rule(editor, node)
+    return changed

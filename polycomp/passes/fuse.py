@@ -1,0 +1,208 @@
+"""Fusion: which nodes become one kernel.
+
+A group has at most one anchor: a contraction with its element-wise epilogue, or a reduction with element-wise
+neighbours. Without an anchor it is a chain of element-wise and injective nodes. Views are groups of their own, which
+need no kernel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from polycomp.graph import Graph, Node, OpKind
+from polycomp.graph.verify import same_dim
+from polycomp.options import Options
+from polycomp.passes.partition import Partition
+from polycomp.te import Dim
+
+_PATIENCE = 10
+"""Nodes that an epilogue may grow by while more than one value leaves it."""
+
+_MOST_NODES, _MOST_INPUTS = 32, 16
+_ANCHORS = (OpKind.CONTRACTION, OpKind.REDUCTION)
+
+_READ_ONCE = frozenset(
+    ["Transpose", "Slice", "Concat", "Pad", "ToBlocked", "FromBlocked", "DepthToSpace", "SpaceToDepth", "Trilu"]
+)
+"""Injective operators that read no element of their input twice (but a few at the rims of a Pad)."""
+
+_READ_THROUGH = frozenset(["Transpose", "Slice"])
+"""Injective operators that only change the strides of what a contraction reads."""
+
+_EXPENSIVE = frozenset(
+    (
+        "Acos Acosh Asin Asinh Atan Atanh Cos Cosh Elu Erf Exp Gelu Log Mish Pow Selu Celu Sigmoid Sin Sinh Softplus "
+        "Swish Tan Tanh Resize"
+    ).split()
+)
+
+_ROWS = frozenset(
+    (
+        "Softmax LogSoftmax LayerNormalization RMSNormalization LpNormalization MeanVarianceNormalization "
+        "InstanceNormalization GroupNormalization GlobalAveragePool GlobalMaxPool GlobalAveragePoolBlocked "
+        "GlobalMaxPoolBlocked"
+    ).split()
+)
+
+
+def fuse(graph: Graph, options: Options) -> Graph:
+    """Fill ``Graph.groups``."""
+    partition = Partition(graph)
+    for node in graph.nodes:
+        if partition.kind(node) is OpKind.CONTRACTION:
+            _grow_epilogue(partition, node)
+    for node in graph.nodes:
+        if partition.kind(node) is OpKind.REDUCTION:
+            _grow_epilogue(partition, node)
+            _grow_prologue(partition, node)
+    for node in graph.nodes:
+        if partition.kind(node) is OpKind.CONTRACTION and node.op in ("MatMul", "MatMulPacked"):
+            _read_through(partition, node)
+    _merge_light(partition)
+    groups = [partition.finish(g, _anchor(partition, g)) for g in partition.ordered()]
+    nodes = tuple(n for g in groups for n in g.nodes)
+    return dataclasses.replace(graph, nodes=nodes, groups=tuple(groups))
+
+
+def _anchor(partition: Partition, group: int) -> Node:
+    nodes = partition.members(group)
+    return next((n for n in nodes if partition.kind(n) in _ANCHORS), nodes[-1])
+
+
+def _shape(partition: Partition, value: str) -> tuple[Dim, ...]:
+    return partition.graph.types[value].shape
+
+
+def _same(a: Sequence[Dim], b: Sequence[Dim]) -> bool:
+    return len(a) == len(b) and all(same_dim(x, y) for x, y in zip(a, b, strict=True))
+
+
+# Epilogues and prologues of anchors
+
+
+def _grow_epilogue(partition: Partition, anchor: Node) -> None:
+    """Take element-wise nodes of the anchor's shape that read its result, as far as one value leaves the group.
+
+    Growing through a value with several readers is tried for as long as they may meet again (x * sigmoid(x)).
+    """
+    shape = _shape(partition, anchor.outputs[0])
+    grown: list[Node] = []
+    kept = 0
+    while len(grown) - kept <= _PATIENCE:
+        found = _next_in_epilogue(partition, partition.group(anchor), shape)
+        if found is None:
+            break
+        partition.merge(partition.group(anchor), partition.group(found))
+        grown.append(found)
+        if len(partition.outputs(partition.group(anchor))) == 1:
+            kept = len(grown)
+    for node in grown[kept:]:
+        partition.part(node)
+
+
+def _next_in_epilogue(partition: Partition, group: int, shape: Sequence[Dim]) -> Node | None:
+    readers = {u.name: u for n in partition.members(group) for o in n.outputs for u in partition.users.get(o, ()) if o}
+    for node in sorted(readers.values(), key=lambda n: partition.position[n.name]):
+        if partition.group(node) == group or not _is_single(partition, node, OpKind.ELEMENTWISE):
+            continue
+        if _same(_shape(partition, node.outputs[0]), shape) and partition.can_merge(group, partition.group(node)):
+            return node
+    return None
+
+
+def _is_single(partition: Partition, node: Node, *kinds: OpKind) -> bool:
+    """Whether a node of one output is not in a group with others yet."""
+    return partition.kind(node) in kinds and partition.is_alone(node) and len(node.outputs) == 1
+
+
+def _grow_prologue(partition: Partition, anchor: Node) -> None:
+    """Take element-wise nodes that only a row-wise reduction reads, in its input's shape."""
+    if anchor.op not in _ROWS and not anchor.op.startswith(("Reduce", "Arg")):
+        return
+    shape = _shape(partition, anchor.inputs[0])
+    pending = [anchor.inputs[0]]
+    while pending:
+        node = partition.producers.get(pending.pop())
+        if node is None or not _is_single(partition, node, OpKind.ELEMENTWISE):
+            continue
+        group = partition.group(anchor)
+        readers = partition.users[node.outputs[0]]
+        inner = all(partition.group(u) == group for u in readers) and node.outputs[0] not in partition.graph.outputs
+        if inner and _same(_shape(partition, node.outputs[0]), shape):
+            partition.merge(group, partition.group(node))
+            pending.extend(i for i in node.inputs if i)
+
+
+def _read_through(partition: Partition, anchor: Node) -> None:
+    """Let a matrix product read its operands through the transposes and slices that only it uses."""
+    for value in anchor.inputs[:2]:
+        node = partition.producers.get(value)
+        while node is not None and node.op in _READ_THROUGH and partition.is_alone(node):
+            group = partition.group(anchor)
+            readers = partition.users[node.outputs[0]]
+            if node.outputs[0] in partition.graph.outputs or any(partition.group(u) != group for u in readers):
+                break
+            if not partition.can_merge(group, partition.group(node)):
+                break
+            partition.merge(group, partition.group(node))
+            node = partition.producers.get(node.inputs[0])
+
+
+# Groups without an anchor
+
+
+def _is_light(partition: Partition, group: int) -> bool:
+    kinds = {partition.kind(n) for n in partition.members(group)}
+    return kinds <= {OpKind.ELEMENTWISE, OpKind.INJECTIVE}
+
+
+def _merge_light(partition: Partition) -> None:
+    """Merge neighbours among element-wise and injective nodes, in order, until nothing changes."""
+    changed = True
+    while changed:
+        changed = False
+        for node in partition.graph.nodes:
+            for value in node.inputs:
+                maker = partition.producers.get(value)
+                if maker is not None and _try_merge(partition, maker, node, value):
+                    changed = True
+
+
+def _try_merge(partition: Partition, maker: Node, reader: Node, value: str) -> bool:
+    a, b = partition.group(maker), partition.group(reader)
+    if a == b or not _is_light(partition, a) or not _is_light(partition, b):
+        return False
+    nodes = len(partition.members(a)) + len(partition.members(b))
+    if nodes > _MOST_NODES or len({*partition.inputs(a), *partition.inputs(b)}) > _MOST_INPUTS:
+        return False
+    fits = _pointwise(partition, a, b, reader, value) or _inlined(partition, a, b, reader)
+    if not fits or not partition.can_merge(a, b):
+        return False
+    partition.merge(b, a)
+    return True
+
+
+def _pointwise(partition: Partition, a: int, b: int, reader: Node, value: str) -> bool:
+    """All that leaves either group has one shape, and the reader is element-wise: one loop makes everything."""
+    shape = _shape(partition, value)
+    leaving = [*partition.outputs(a), *partition.outputs(b)]
+    all_same = all(_same(_shape(partition, o), shape) for o in leaving)
+    return partition.kind(reader) is OpKind.ELEMENTWISE and all_same and len(leaving) <= 4
+
+
+def _inlined(partition: Partition, a: int, b: int, reader: Node) -> bool:
+    """Everything that ``a`` makes is read by ``b`` alone and is cheap enough to be computed where it is read."""
+    if any(not _only_read_by(partition, o, b) for o in partition.outputs(a)):
+        return False
+    makers = partition.members(a)
+    if all(partition.kind(n) is OpKind.INJECTIVE and n.op not in _EXPENSIVE for n in makers):
+        return True
+    if any(n.op in _EXPENSIVE for n in makers):
+        return reader.op in _READ_ONCE - {"Concat"}
+    return reader.op in _READ_ONCE or partition.kind(reader) is OpKind.ELEMENTWISE
+
+
+def _only_read_by(partition: Partition, value: str, group: int) -> bool:
+    readers = partition.users.get(value, ())
+    return value not in partition.graph.outputs and all(partition.group(u) == group for u in readers)

@@ -1,0 +1,213 @@
+"""The choice of layout: convolutions and what lies between them on channel-blocked (NCHWc) tensors.
+
+NCHWc keeps one vector register's worth of channels innermost (Liu et al., "Optimizing CNN Model Inference on CPUs",
+USENIX ATC 2019). Convolutions choose it; element-wise operators, pools and concatenations follow; conversions are
+put at the borders, once per value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from polycomp.dtypes import DType
+from polycomp.expr import Expr
+from polycomp.graph import Graph, Node, OpKind
+from polycomp.options import Options
+from polycomp.passes.rewrite import Array, Editor
+
+_FEW_CHANNELS = 4
+"""Up to here (the image) a convolution reads its input plain: blocks would be mostly padding."""
+
+
+def block_size(options: Options) -> int:
+    """Channels in a block: the float32 lanes of one vector register."""
+    return options.target.lanes(4)
+
+
+def choose_layout(graph: Graph, options: Options) -> Graph:
+    """Rewrite float32 2-D convolutions and their neighbours to blocked operators."""
+    return _Blocking(graph, block_size(options)).run()
+
+
+class _Blocking:
+    """``blocked`` has the blocked twin of each plain value that has one; ``lazily`` those without a plain form yet."""
+
+    def __init__(self, graph: Graph, block: int) -> None:
+        self.editor = Editor(graph)
+        self.block = block
+        self.blocked: dict[str, str] = {}
+        self.lazily: dict[str, Node] = {}
+
+    def run(self) -> Graph:
+        for node in self.editor.nodes():
+            twin = self._rewrite(node)
+            if twin is not None:
+                self._adopt(node, twin)
+        for value, node in self.lazily.items():
+            if self.editor.users(value) or self.editor.is_output(value):
+                self._to_plain(value, node)
+        return self.editor.finish()
+
+    def _rewrite(self, node: Node) -> str | None:
+        """The blocked twin of the node's output; None leaves the node plain."""
+        kind = self.editor.type(node.outputs[0])
+        if kind.dtype is not DType.FLOAT32 or kind.rank != 4 or not isinstance(kind.shape[1], int):
+            return None
+        handler = _HANDLERS.get(node.op)
+        if handler is not None:
+            return handler(self, node)
+        if self.editor.kind(node) is OpKind.ELEMENTWISE and len(node.outputs) == 1:
+            return _elementwise(self, node)
+        return None
+
+    def _adopt(self, node: Node, twin: str) -> None:
+        self.editor.remove(node)
+        self.blocked[node.outputs[0]] = twin
+        self.lazily[node.outputs[0]] = node
+
+    def emit(self, op: str, inputs: tuple[str, ...], at: Node, **changes: object) -> str:
+        """Emit ``op`` with the attributes of ``at``, some changed."""
+        return self.editor.emit(op, inputs, {**at.attributes, **changes}, at)
+
+    def channels(self, value: str) -> int:
+        channels = self.editor.shape(value)[1]
+        assert isinstance(channels, int)
+        return channels
+
+    def to_blocked(self, value: str, at: Node) -> str:
+        """The blocked twin of ``value``, converted where there is none yet."""
+        twin = self.blocked.get(value)
+        if twin is None:
+            twin = self._convert(value, at)
+            self.blocked[value] = twin
+        return twin
+
+    def _convert(self, value: str, at: Node) -> str:
+        batch, channels, *spatial = self.editor.shape(value)
+        if isinstance(channels, int) and channels % self.block == 0 and all(d == 1 for d in spatial):
+            shape = (batch, channels // self.block, *spatial, self.block)
+            return self.editor.emit("Reshape", (value,), {"shape": shape}, at)
+        return self.editor.emit("ToBlocked", (value,), {"block": self.block}, at)
+
+    def _to_plain(self, value: str, at: Node) -> None:
+        twin, (batch, channels, *spatial) = self.blocked[value], self.editor.shape(value)
+        if isinstance(channels, int) and channels % self.block == 0 and all(d == 1 for d in spatial):
+            shape = (batch, channels, *spatial)
+            self.editor.emit("Reshape", (twin,), {"shape": shape}, at, (value,))
+        else:
+            self.editor.emit("FromBlocked", (twin,), {"block": self.block, "channels": channels}, at, (value,))
+
+
+def _convolution(blocking: _Blocking, node: Node) -> str | None:
+    editor, block = blocking.editor, blocking.block
+    x, weights = node.inputs[0], editor.constant(node.inputs[1])
+    bias = node.inputs[2] if len(node.inputs) > 2 else ""
+    shape = editor.shape(x)
+    spatial_known = not any(isinstance(d, Expr) for d in shape[1:])
+    if weights is None or (bias and bias not in editor.constants) or not spatial_known:
+        return None
+    channels, outputs, group = blocking.channels(x), weights.shape[0], node.attributes["group"]
+    depthwise = group > 1 and group == channels == outputs
+    if (group != 1 and not depthwise) or 2 * outputs < block:
+        return None
+    plain = channels <= _FEW_CHANNELS and x not in blocking.blocked and not depthwise
+    source = x if plain else blocking.to_blocked(x, node)
+    packed = editor.emit("PackConvWeights", (node.inputs[1],), {"block": block, "depthwise": depthwise}, node)
+    lines = editor.emit("PackChannels", (bias,), {"block": block}, node) if bias else ""
+    return blocking.emit(
+        "ConvBlocked",
+        (source, packed, lines),
+        node,
+        block=block,
+        input_block=0 if plain else block,
+        in_channels=channels,
+        out_channels=outputs,
+        kernel_shape=tuple(weights.shape[2:]),
+    )
+
+
+def _pool(blocking: _Blocking, node: Node) -> str | None:
+    twin = blocking.blocked.get(node.inputs[0])
+    return None if twin is None else blocking.emit(f"{node.op}Blocked", (twin,), node, block=blocking.block)
+
+
+def _concatenation(blocking: _Blocking, node: Node) -> str | None:
+    """Of channels, when every part fills whole blocks and one is blocked already; of other dimensions likewise."""
+    axis = node.attributes["axis"]
+    whole = all(blocking.channels(i) % blocking.block == 0 for i in node.inputs if axis == 1)
+    if not whole or not any(i in blocking.blocked for i in node.inputs):
+        return None
+    parts = tuple(blocking.to_blocked(i, node) for i in node.inputs)
+    return blocking.emit("Concat", parts, node)
+
+
+def _spatial_pad(blocking: _Blocking, node: Node) -> str | None:
+    twin, pads = blocking.blocked.get(node.inputs[0]), node.attributes["pads"]
+    if twin is None or pads[1] or pads[5]:
+        return None
+    return blocking.emit("Pad", (twin, *node.inputs[1:]), node, pads=(*pads[:4], 0, *pads[4:], 0))
+
+
+def _resize(blocking: _Blocking, node: Node) -> str | None:
+    twin, sizes, scales = blocking.blocked.get(node.inputs[0]), node.attributes["sizes"], node.attributes["scales"]
+    channels = blocking.channels(node.inputs[0])
+    if twin is None or sizes[1] != channels:
+        return None
+    inner = blocking.editor.shape(twin)
+    new = {"sizes": (sizes[0], inner[1], *sizes[2:], blocking.block), "scales": (*scales, 1.0)}
+    return blocking.emit("Resize", (twin,), node, **new)
+
+
+def _elementwise(blocking: _Blocking, node: Node) -> str | None:
+    """Follow when an operand is blocked and every other can be."""
+    if not any(i in blocking.blocked for i in node.inputs):
+        return None
+    channels = blocking.channels(node.outputs[0])
+    operands = [_operand(blocking, i, node, channels) for i in node.inputs]
+    found = [o for o in operands if o is not None]
+    return blocking.emit(node.op, tuple(found), node) if len(found) == len(operands) else None
+
+
+def _operand(blocking: _Blocking, value: str, node: Node, channels: int) -> str | None:
+    """``value`` so that it broadcasts against blocked tensors of ``channels``; None when it does not."""
+    editor = blocking.editor
+    if not value:
+        return ""
+    array = editor.constant(value)
+    if array is not None:
+        return _constant_operand(blocking, array, node, channels)
+    kind = editor.type(value)
+    if kind.dtype is not DType.FLOAT32 or kind.rank != 4 or kind.shape[1] != channels:
+        return None
+    return blocking.to_blocked(value, node)
+
+
+def _constant_operand(blocking: _Blocking, array: Array, node: Node, channels: int) -> str | None:
+    if array.size == 1:
+        return blocking.editor.add_constant(array.reshape(()), f"{node.name}.scalar")
+    full = array.reshape((1,) * (4 - array.ndim) + array.shape) if array.ndim <= 4 else None
+    if full is None or full.dtype != np.float32:
+        return None
+    if full.shape[1] == 1:
+        return blocking.editor.add_constant(full[..., np.newaxis], f"{node.name}.operand")
+    if full.shape[1] != channels:
+        return None
+    blocks = -(-channels // blocking.block)
+    padded = np.zeros((full.shape[0], blocks * blocking.block, *full.shape[2:]), full.dtype)
+    padded[:, :channels] = full
+    split = padded.reshape(full.shape[0], blocks, blocking.block, *full.shape[2:])
+    return blocking.editor.add_constant(np.ascontiguousarray(np.moveaxis(split, 2, -1)), f"{node.name}.operand")
+
+
+_HANDLERS: Mapping[str, Callable[[_Blocking, Node], str | None]] = MappingProxyType(
+    {
+        "Conv": _convolution,
+        **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"), _pool),
+        "Concat": _concatenation,
+        "Pad": _spatial_pad,
+        "Resize": _resize,
+    }
+)
