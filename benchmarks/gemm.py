@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -138,7 +139,9 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def _text(value: float | None, form: str) -> str:
-    return "failed" if value is None else format(value, form)
+    if value is None:
+        return "failed"
+    return "" if math.isnan(value) else format(value, form)
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import signal
@@ -159,7 +160,9 @@ def _cells(row: Row, threads: Sequence[int]) -> list[str]:
 
 
 def _text(value: float | None, form: str, unit: float = 1.0) -> str:
-    return "failed" if value is None else format(value / unit, form)
+    if value is None:
+        return "failed"
+    return "" if math.isnan(value) else format(value / unit, form)
 
 
 def _means(rows: Sequence[Row], threads: Sequence[int]) -> list[str]:
