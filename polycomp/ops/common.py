@@ -16,7 +16,6 @@ from polycomp.te import Axis, Dim, Tensor
 
 FLOATS = frozenset(d for d in DType if d.is_float)
 INTEGERS = frozenset(d for d in DType if d.is_integer)
-UNSIGNED = frozenset(d for d in INTEGERS if not d.is_signed)
 NUMBERS = FLOATS | INTEGERS
 BOOLS = frozenset([DType.BOOL])
 ANY = frozenset(DType)

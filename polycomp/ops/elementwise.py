@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from polycomp.dtypes import DType
-from polycomp.expr import Const, Expr, binary, cast, compare, const, maximum, minimum, select, unary
+from polycomp.expr import Const, Expr, binary, cast, compare, const, maximum, minimum, ne, select, unary
 from polycomp.graph.ir import Call, Operator, OpKind, TensorType
 from polycomp.ops.common import (
     ANY,
@@ -14,7 +14,6 @@ from polycomp.ops.common import (
     FLOATS,
     INTEGERS,
     NUMBERS,
-    UNSIGNED,
     broadcast,
     broadcast_load,
     check_dtypes,
@@ -79,9 +78,13 @@ def _divide(call: Call, values: Sequence[Expr]) -> Expr:
 def _modulo(call: Call, values: Sequence[Expr]) -> Expr:
     """``fmod`` 1: the sign of the dividend, as C's fmod and %; 0: the sign of the divisor, as Python's %."""
     x, y = values
+    if not x.dtype.is_float:
+        return binary("truncmod", x, y) if call.attr("fmod", 0) else x % y
+    remainder = binary("fmod", x, y)
     if call.attr("fmod", 0):
-        return binary("fmod" if x.dtype.is_float else "truncmod", x, y)
-    return x - y * unary("floor", x / y) if x.dtype.is_float else x % y
+        return remainder
+    opposite = binary("xor", remainder < 0, y < 0) & ne(remainder, 0)
+    return select(opposite, remainder + y, remainder)
 
 
 def _infer_power(call: Call) -> tuple[TensorType, ...]:
@@ -127,12 +130,16 @@ def _prelu(call: Call, values: Sequence[Expr]) -> Expr:
 
 
 def _shift(call: Call, values: Sequence[Expr]) -> Expr:
-    """A shift by the number of bits or more gives 0."""
+    """Signed numbers are shifted arithmetically. An amount that is negative or has all bits gives what shifting on and
+    on would: 0, or -1 for a negative number to the right."""
     x, y = values
     direction = call.attr("direction")
     if direction not in ("LEFT", "RIGHT"):
         raise dtype_error(call, f"the direction is LEFT or RIGHT, not {direction!r}")
-    return select(y < x.dtype.bits, binary("shl" if direction == "LEFT" else "shr", x, y), 0)
+    bits, op = x.dtype.bits, "shl" if direction == "LEFT" else "shr"
+    inside = (y >= 0) & (y < bits) if x.dtype.is_signed else y < bits
+    rest = binary("shr", x, bits - 1) if op == "shr" and x.dtype.is_signed else const(0, x.dtype)
+    return select(inside, binary(op, x, y), rest)
 
 
 def _mean(call: Call, values: Sequence[Expr]) -> Expr:
@@ -197,7 +204,7 @@ OPERATORS = family(
     _operator("BitwiseAnd", _ON_INTEGERS, _folded("and")),
     _operator("BitwiseOr", _ON_INTEGERS, _folded("or")),
     _operator("BitwiseXor", _ON_INTEGERS, _folded("xor")),
-    _operator("BitShift", _broadcast_rule(UNSIGNED), _shift),
+    _operator("BitShift", _ON_INTEGERS, _shift),
     _operator("Equal", _broadcast_rule(ANY, DType.BOOL), _comparison("eq")),
     _operator("Less", _ORDERED, _comparison("lt")),
     _operator("LessOrEqual", _ORDERED, _comparison("le")),

@@ -350,10 +350,12 @@ def _lower_space_to_depth(call: Call, inputs: Sequence[Tensor | None]) -> tuple[
     x = required(inputs, 0)
     (out,) = _infer_space_to_depth(call)
     (_, block), channels = _block(call), wrap(x.shape[1])
+    by_column = call.attr("mode", "DCR") == "CRD"
 
     def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
-        offset = c // channels
-        return x[n, c % channels, h * block + offset // block, w * block + offset % block]
+        area = block * block
+        offset, channel = (c % area, c // area) if by_column else (c // channels, c % channels)
+        return x[n, channel, h * block + offset // block, w * block + offset % block]
 
     return (pointwise(call, "", out.shape, body),)
 

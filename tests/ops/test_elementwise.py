@@ -151,10 +151,21 @@ def test_logical_and_bitwise(op):
     np.testing.assert_array_equal(run(f"Bitwise{op}", x, y), getattr(np, f"bitwise_{op.lower()}")(x, y))
 
 
-def test_shifts_by_all_bits_or_more_are_zero():
+def test_shifts_by_all_bits_or_more():
     x, y = np.array([1, 255, 255, 3], np.uint8), np.array([1, 1, 8, 200], np.uint8)
     assert run("BitShift", x, y, direction="LEFT").tolist() == [2, 254, 0, 0]
     assert run("BitShift", x, y, direction="RIGHT").tolist() == [0, 127, 0, 0]
+    x, y = np.array([-8, 4, -1, -8], np.int8), np.array([8, -9, 127, 1], np.int8)
+    assert run("BitShift", x, y, direction="LEFT").tolist() == [0, 0, 0, -16]
+    assert run("BitShift", x, y, direction="RIGHT").tolist() == [-1, 0, -1, -4]
+
+
+def test_remainders_of_extremes():
+    x = np.array([-1, 1, -1, 5, 5, np.inf, 0, 1e30], np.float32)
+    y = np.array([np.inf, np.inf, -np.inf, -np.inf, 0, 2, -2, 7], np.float32)
+    with np.errstate(all="ignore"):
+        for fmod, function in ((0, np.mod), (1, np.fmod)):
+            np.testing.assert_array_equal(run("Mod", x, y, fmod=fmod), function(x, y))
 
 
 def test_division_and_remainders():

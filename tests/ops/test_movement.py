@@ -144,6 +144,7 @@ def test_depth_and_space():
     equal(run("DepthToSpace", x, blocksize=2, mode="DCR"), dcr)
     equal(run("DepthToSpace", x, blocksize=2, mode="CRD"), crd)
     equal(run("SpaceToDepth", dcr, blocksize=2), x)
+    equal(run("SpaceToDepth", crd, blocksize=2, mode="CRD"), x)
 
 
 @pytest.mark.parametrize("k", [-4, -1, 0, 2, 9])
