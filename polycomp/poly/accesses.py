@@ -14,11 +14,8 @@ from polycomp.expr import (
     Select,
     Var,
     children,
-    free_vars,
     rebuild,
-    to_text,
     walk,
-    wrap,
 )
 from polycomp.poly.kernel import Statement
 from polycomp.te import Dim, Tensor
@@ -52,13 +49,14 @@ def write_of(statement: Statement) -> Access:
 
 def reads_of(statement: Statement) -> tuple[Access, ...]:
     """All loads in the statement's value, each different one once."""
-    found: dict[tuple[object, ...], Access] = {}
-    for load, conditions, strict in _visit(statement.value, (), False):
-        found.setdefault((load, conditions, strict), _access(load, conditions, strict))
-    return tuple(found.values())
+    found = dict.fromkeys(_visit(statement.value, (), False))
+    return tuple(_access(f"?{statement.name}.{n}", *each) for n, each in enumerate(found))
 
 
-def _visit(e: Expr, conditions: tuple[Condition, ...], strict: bool) -> Iterator[tuple[Load, tuple[Condition, ...], bool]]:
+_Found = tuple[Load, tuple[Condition, ...], bool]
+
+
+def _visit(e: Expr, conditions: tuple[Condition, ...], strict: bool) -> Iterator[_Found]:
     if isinstance(e, Load):
         yield e, conditions, strict
         strict = True
@@ -73,13 +71,13 @@ def _visit(e: Expr, conditions: tuple[Condition, ...], strict: bool) -> Iterator
         yield from _visit(child, conditions, strict)
 
 
-def _access(load: Load, conditions: tuple[Condition, ...], strict: bool) -> Access:
+def _access(name: str, load: Load, conditions: tuple[Condition, ...], strict: bool) -> Access:
     unknowns: dict[Var, Dim] = {}
     indices = []
-    for d, index in enumerate(load.indices):
-        index = _without_checks(index, f"?{load.source.name}.{d}", unknowns)
-        if any(_depends_on_data(n) for n in walk(index)):
-            index = _unknown(f"?{load.source.name}.{d}", load.source.shape[d], unknowns)
+    for index, extent in zip(load.indices, load.source.shape, strict=True):
+        index = _without_checks(index, name, unknowns)
+        if not condition_is_affine(index):
+            index = _unknown(name, extent, unknowns)
         indices.append(index)
     return Access(load.source, tuple(indices), conditions, strict, unknowns)
 
@@ -87,38 +85,22 @@ def _access(load: Load, conditions: tuple[Condition, ...], strict: bool) -> Acce
 def _without_checks(e: Expr, name: str, unknowns: dict[Var, Dim]) -> Expr:
     """Replace checked indices, whose value is some number within their bounds."""
     if isinstance(e, CheckedIndex):
-        if any(_depends_on_data(n) for n in walk(e.size)):
-            return e
-        return _unknown(f"{name}.{len(unknowns)}", e.size, unknowns)
+        return _unknown(name, e.size, unknowns) if condition_is_affine(e.size) else e
     operands = children(e)
     new = tuple(_without_checks(c, name, unknowns) for c in operands)
     return e if new == operands else rebuild(e, new)
 
 
-def _depends_on_data(e: Expr) -> bool:
-    return isinstance(e, Load | CheckedIndex) or (isinstance(e, Expr) and not e.dtype.is_integer and e.dtype is not DType.BOOL)
-
-
 def _unknown(name: str, extent: Dim, unknowns: dict[Var, Dim]) -> Var:
-    made = Var(name)
+    made = Var(f"{name}.{len(unknowns)}")
     unknowns[made] = extent
     return made
 
 
-def in_terms_of(statement: Statement) -> str:
-    """The statement's name with its iterators, for messages."""
-    return f"{statement.name}[{', '.join(i.name for i in statement.iters)}]"
+def _depends_on_data(e: Expr) -> bool:
+    return isinstance(e, Load | CheckedIndex) or not (e.dtype.is_integer or e.dtype is DType.BOOL)
 
 
 def condition_is_affine(e: Expr) -> bool:
     """Whether nothing in ``e`` depends on data."""
     return not any(_depends_on_data(n) for n in walk(e))
-
-
-def dims_in(tensor: Tensor) -> frozenset[Var]:
-    """The size variables in the tensor's shape."""
-    return frozenset(v for d in tensor.shape for v in free_vars(wrap(d)))
-
-
-def access_text(access: Access) -> str:
-    return f"{access.tensor.name}[{', '.join(map(to_text, access.indices))}]"

@@ -12,7 +12,7 @@ import islpy as isl
 
 from polycomp.dtypes import DType
 from polycomp.expr import Binary, Compare, Const, Expr, Select, Unary, Var, to_text
-from polycomp.poly.linear import Form, Forms, product_factors
+from polycomp.poly.linear import NEGATED, Form, Forms, product_factors
 
 _SET = isl.dim_type.set
 _PARAM = isl.dim_type.param
@@ -75,24 +75,21 @@ class Frame:
 
     def affine(self, form: Form) -> isl.Aff | isl.PwAff:
         """``form`` as a (piecewise) affine expression; raises :class:`NotAffineError`."""
-        result: isl.Aff | isl.PwAff = self._zero.set_constant_val(self.value(form.constant))
+        linear = self._zero.set_constant_val(self.value(form.constant))
         others: list[tuple[Expr, int]] = []
         for atom, coefficient in form.terms.items():
             place = self._places.get(atom)
             if place is None:
                 others.append((atom, coefficient))
             else:
-                result = result.set_coefficient_val(*place, self.value(coefficient))
+                linear = linear.set_coefficient_val(*place, self.value(coefficient))
+        result: isl.Aff | isl.PwAff = linear
         for atom, coefficient in others:
-            scaled = self._atom(atom).scale_val(self.value(coefficient))
-            result = _added(result, scaled)
+            result = _added(result, self._atom(atom).scale_val(self.value(coefficient)))
         return result
 
     def _atom(self, atom: Expr) -> isl.Aff | isl.PwAff:
         if isinstance(atom, Select):
-            chosen = isl.PwAff.from_aff if isinstance(atom.condition, Const) else None
-            if chosen is not None:
-                return self.affine(self.forms.of(atom.on_true if atom.condition.value else atom.on_false))  # type: ignore[attr-defined]
             where = self.condition(atom.condition, True, None)
             on_true, on_false = (_piecewise(self.affine(self.forms.of(e))) for e in (atom.on_true, atom.on_false))
             return on_true.intersect_domain(where).union_add(on_false.subtract_domain(where))
@@ -154,16 +151,18 @@ class Frame:
     def _comparison(self, e: Compare, holds: bool) -> isl.Set:
         difference = _piecewise(self.affine(self.forms.of(e.left).plus(self.forms.of(e.right), -1)))
         zero = _piecewise(self._zero)
-        sets = {
-            "lt": lambda: zero.gt_set(difference),
-            "le": lambda: zero.ge_set(difference),
-            "gt": lambda: difference.gt_set(zero),
-            "ge": lambda: difference.nonneg_set(),
-            "eq": lambda: difference.zero_set(),
-            "ne": lambda: difference.ne_set(zero),
-        }
-        negated = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
-        return sets[e.op if holds else negated[e.op]]()
+        match e.op if holds else NEGATED[e.op]:
+            case "lt":
+                return zero.gt_set(difference)
+            case "le":
+                return zero.ge_set(difference)
+            case "gt":
+                return difference.gt_set(zero)
+            case "ge":
+                return difference.nonneg_set()
+            case "eq":
+                return difference.zero_set()
+        return difference.ne_set(zero)
 
     def without_last(self, s: isl.Set, count: int) -> isl.Set:
         """``s`` projected onto all dimensions but the last ``count``; it belongs to a frame with those fewer."""

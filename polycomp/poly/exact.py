@@ -37,12 +37,6 @@ class Problem:
         self.zero: list[Form] = []
         self.conditions: list[Condition] = []
 
-    def copy(self) -> Problem:
-        made = Problem(self.schedule, self.dims)
-        made.nonnegative, made.zero = list(self.nonnegative), list(self.zero)
-        made.conditions = list(self.conditions)
-        return made
-
     def add_box(self, var: Var, extent: Form) -> None:
         """A new dimension ``0 <= var < extent``."""
         if var in self.dims:
@@ -67,7 +61,7 @@ class Problem:
         self.add_conditions(touch.conditions, names)
 
     def add_conditions(self, conditions: Iterable[Condition], names: Renaming) -> None:
-        new = {old: renamed for old, renamed in names.items()}
+        new: Mapping[Var, Expr] = dict(names)
         for condition, holds in conditions:
             renamed = substitute(condition, new) if new else condition
             facts, complete = linear_facts(renamed, holds, self.forms)
@@ -78,6 +72,11 @@ class Problem:
 
     def add_equal(self, first: Iterable[Form], second: Iterable[Form]) -> None:
         self.zero += [a.plus(b, -1) for a, b in zip(first, second, strict=True)]
+
+    def add_before(self, loop: Loop | None, names: Renaming) -> None:
+        """Require that the renamed variable of ``loop`` is smaller than the loop's own."""
+        if loop is not None:
+            self.nonnegative.append(Form({loop.var: 1}).plus(Form({names[loop.var]: 1}), -1).add(-1))
 
     def variables(self) -> dict[Expr, None]:
         """All variables in use, dimensions and sizes."""
@@ -206,6 +205,4 @@ class PairProblem:
 
     def precede(self, loop: Loop | None) -> None:
         """Require that the first instance's iteration of ``loop`` is smaller."""
-        if loop is not None:
-            before = self.first(Form({loop.var: 1}))
-            self.problem.nonnegative.append(Form({loop.var: 1}).plus(before, -1).add(-1))
+        self.problem.add_before(loop, self.names)

@@ -94,6 +94,8 @@ class Covering:
 
     def reaches(self, targets: Sequence[Form], prover: Prover) -> bool:
         """Whether some execution of the writer has the point ``targets`` (one form per iterator)."""
+        if not self.writer.facts_complete:
+            return False
         rows, limits = _recombined(list(zip(self.writer.point, targets, strict=True)))
         if not all(prover.nonnegative(t) and prover.nonnegative(c.plus(t, -1).add(-1)) for t, c in limits):
             return False
@@ -216,23 +218,20 @@ def _is_equal(atom: Expr, equal: set[Expr]) -> bool:
 def _unpaired_interval(
     first: Form, second: Form, paired: dict[Expr, int], equal: set[Expr], prover: Prover
 ) -> Interval:
+    """The range of ``first - second`` without the paired terms."""
     total: Interval = (first.constant - second.constant,) * 2
-    for sign, form in ((1, first), (-1, second)):
-        for atom, coefficient in form.terms.items():
-            if atom in paired:
-                continue
-            if _is_equal(atom, equal):
-                other = (second if sign == 1 else first).terms.get(atom, 0)
-                if other == coefficient:
-                    continue
-                if sign == 1 or other == 0:
-                    total = _sum(total, _scaled(prover.range_of(atom), coefficient - other if sign == 1 else -coefficient))
-                continue
-            total = _sum(total, _scaled(prover.range_of(atom), sign * coefficient))
+    for atom in (first.terms.keys() | second.terms.keys()) - paired.keys():
+        a, b = first.terms.get(atom, 0), second.terms.get(atom, 0)
+        if _is_equal(atom, equal):
+            total = _sum(total, _scaled(prover.range_of(atom), a - b))
+        else:
+            total = _sum(total, _sum(_scaled(prover.range_of(atom), a), _scaled(prover.range_of(atom), -b)))
     return total
 
 
 def _scaled(interval: Interval, factor: int) -> Interval:
+    if factor == 0:
+        return (0, 0)
     low, high = (None if x is None else x * factor for x in interval)
     return (low, high) if factor >= 0 else (high, low)
 

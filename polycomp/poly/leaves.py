@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from polycomp.expr import Expr, Interval, Var, bounds, compare, free_vars, substitute, wrap
 from polycomp.poly.accesses import Access, Condition, reads_of, write_of
 from polycomp.poly.kernel import Kernel, Statement
-from polycomp.poly.linear import Form, Forms, linear_facts
+from polycomp.poly.linear import Form, Forms, Prover, linear_facts
 from polycomp.poly.tree import Allocate, Leaf, Loop, Node
 from polycomp.te import Tensor
 
@@ -34,8 +34,8 @@ class Touch:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scheduled:
-    """A leaf in its place. ``facts`` (>= 0) follow from loop extents and guards; ``domain_facts`` (>= 0) hold exactly
-    where the instance is inside its statement's domain, beyond the guards."""
+    """A leaf in its place. ``facts`` (>= 0) follow from loop extents and guards, and say all of them when
+    ``facts_complete``; ``domain_facts`` (>= 0) hold exactly where the instance is inside its statement's domain."""
 
     statement: Statement
     leaf: Leaf
@@ -44,6 +44,7 @@ class Scheduled:
     loops: tuple[Loop, ...]
     point: tuple[Form, ...]
     facts: tuple[Form, ...]
+    facts_complete: bool
     domain_facts: tuple[Form, ...]
     reads: tuple[Touch, ...]
     write: Touch
@@ -77,7 +78,6 @@ class Schedule:
             ranges.setdefault(size, (0, None))
         self.forms = Forms(ranges)
         self.leaves: list[Scheduled] = []
-        self.parallel: list[tuple[tuple[int, ...], Loop]] = []
         self._accesses: dict[str, tuple[Access, tuple[Access, ...]]] = {}
         self._visit(tree, (), ())
 
@@ -102,21 +102,30 @@ class Schedule:
         loops = tuple(n for n in path if isinstance(n, Loop))
         point = tuple(self.forms.of(p) for p in leaf.point)
         facts = [self.extent_of(loop).plus(Form({loop.var: 1}), -1).add(-1) for loop in loops if not _fixed(loop)]
+        complete = True
         for guard in leaf.guards:
-            facts += linear_facts(guard, True, self.forms)[0]
+            found, exact = linear_facts(guard, True, self.forms)
+            facts += found
+            complete = complete and exact
         if statement.name not in self._accesses:
             self._accesses[statement.name] = (write_of(statement), reads_of(statement))
         write, reads = self._accesses[statement.name]
         touch = _Toucher(self, statement, leaf, point, path, positions)
         domain_facts = self._domain_facts(statement, point)
         return Scheduled(
-            statement, leaf, path, positions, loops, point, tuple(facts), domain_facts,
+            statement, leaf, path, positions, loops, point, tuple(facts), complete, domain_facts,
             tuple(map(touch, reads)), touch(write),
         )  # fmt: skip
 
     def _domain_facts(self, statement: Statement, point: tuple[Form, ...]) -> tuple[Form, ...]:
         upper = (self.forms.of(a.extent).plus(p, -1).add(-1) for a, p in zip(statement.iters, point, strict=True))
         return (*point, *upper)
+
+    def new_variable(self, name: str, extent: Form) -> Var:
+        """A variable that runs over ``0 <= variable < extent``."""
+        high = Prover(self.forms, ()).interval(extent)[1]
+        self.forms.ranges[Var(name)] = (0, None if high is None else high - 1)
+        return Var(name)
 
     def extent_of(self, loop: Loop) -> Form:
         return self.forms.of(loop.extent)
@@ -172,11 +181,6 @@ def allocate_at(leaf: Scheduled, storage: Storage) -> Allocate:
     node = leaf.path[len(storage) - 1]
     assert isinstance(node, Allocate)
     return node
-
-
-def inner_variables(leaf: Scheduled, depth: int) -> tuple[Var, ...]:
-    """The loop variables of ``leaf`` below the first ``depth`` nodes of its path."""
-    return tuple(n.var for n in leaf.path[depth:] if isinstance(n, Loop))
 
 
 def variables_in(dims: Iterable[Expr | int]) -> frozenset[Var]:

@@ -112,6 +112,10 @@ class Forms:
             self._known[e] = known
         return known
 
+    def ranges_of(self, e: Expr) -> Interval:
+        """Inclusive bounds of ``e``."""
+        return bounds(e, self.ranges)
+
     def _convert(self, e: Expr) -> Form:
         if isinstance(e, Const):
             return Form({}, int(e.value))
@@ -120,7 +124,7 @@ class Forms:
         if isinstance(e, Binary) and e.op in ("add", "sub"):
             return self.of(e.left).plus(self.of(e.right), 1 if e.op == "add" else -1)
         if isinstance(e, Binary) and e.op == "mul":
-            return _product(self.of(e.left), self.of(e.right))
+            return product(self.of(e.left), self.of(e.right))
         if isinstance(e, Unary) and e.op == "neg":
             return self.of(e.operand).scaled(-1)
         simple = simplify(e, self.ranges)
@@ -150,7 +154,8 @@ class Forms:
         return self.substituted(form, {old: Form({new: 1}) for old, new in names.items()})
 
 
-def _product(a: Form, b: Form) -> Form:
+def product(a: Form, b: Form) -> Form:
+    """The product, expanded; products of atoms become atoms."""
     if a.is_constant:
         return b.scaled(a.constant)
     if b.is_constant:
@@ -189,11 +194,12 @@ def linear_facts(condition: Expr, holds: bool, forms: Forms) -> tuple[tuple[Form
     return (), False
 
 
-_NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+NEGATED = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "eq"}
+"""The comparison that holds where another one does not."""
 
 
 def _comparison_facts(condition: Compare, holds: bool, forms: Forms) -> tuple[tuple[Form, ...], bool]:
-    op = condition.op if holds else _NEGATED[condition.op]
+    op = condition.op if holds else NEGATED[condition.op]
     difference = forms.of(condition.left).plus(forms.of(condition.right), -1)
     match op:
         case "lt":
@@ -219,6 +225,8 @@ def atom_facts(form: Form, forms: Forms) -> Iterator[Form]:
             rest = left.plus(value, -right.constant)
             yield rest
             yield rest.scaled(-1).add(right.constant - 1)
+        elif atom.op == "floormod" and (forms.ranges_of(atom.right)[0] or 0) > 0:
+            yield right.plus(value, -1).add(-1)
         elif atom.op == "min":
             yield left.plus(value, -1)
             yield right.plus(value, -1)
@@ -268,10 +276,14 @@ class Prover:
         if form.is_constant:
             return False
         facts = (*self.facts, *atom_facts(form, self.forms))
-        return self._search(form, facts, [SEARCH_LIMIT]) or self._by_cases(form)
+        return self._search(form, facts, [SEARCH_LIMIT]) or self._by_cases(form) or self._by_multiplying(form)
 
     def zero(self, form: Form) -> bool:
         return self.nonnegative(form) and self.nonnegative(form.scaled(-1))
+
+    def is_zero_loop(self, var: Var) -> bool:
+        """Whether a loop variable can only be 0."""
+        return self.nonnegative(Form({var: -1}))
 
     def _search(self, form: Form, facts: Sequence[Form], budget: list[int]) -> bool:
         """Subtract multiples of facts that cancel an atom, depth first."""
@@ -293,7 +305,8 @@ class Prover:
         for atom, coefficient in fact.terms.items():
             wanted = form.terms.get(atom, 0)
             multiple = wanted // coefficient
-            if multiple > 0 and wanted % coefficient == 0 and multiple not in seen and not self._is_bounded(atom, wanted):
+            useful = multiple > 0 and wanted % coefficient == 0 and not self._is_bounded(atom, wanted)
+            if useful and multiple not in seen:
                 seen.add(multiple)
                 yield multiple
 
@@ -313,4 +326,16 @@ class Prover:
             else:
                 continue
             return all(self.nonnegative(rest.plus(case, coefficient)) for case in cases)
+        return False
+
+    def _by_multiplying(self, form: Form) -> bool:
+        """``u - x // n >= 0`` for a symbolic n >= 1, as ``(u + 1) * n > x``."""
+        for atom, coefficient in form.terms.items():
+            if coefficient != -1 or not isinstance(atom, Binary) or atom.op != "floordiv":
+                continue
+            divisor = self.forms.of(atom.right)
+            if divisor.is_constant or not self.nonnegative(divisor.add(-1)):
+                continue
+            limit = product(form.plus(Form({atom: 1})).add(1), divisor)
+            return self.nonnegative(limit.plus(self.forms.of(atom.left), -1).add(-1))
         return False

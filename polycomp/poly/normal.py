@@ -7,11 +7,13 @@ two nested loops ``q`` and ``r`` with ``f = n*q + r``: the same iterations in th
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping
 
 from polycomp.expr import Binary, Const, Expr, Interval, Var, const, simplify, substitute, walk, wrap
 from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node
 from polycomp.poly.tree import walk as walk_tree
+from polycomp.te import Dim
 
 
 def unfused(tree: tuple[Node, ...], ranges: Mapping[Var, Interval]) -> tuple[Node, ...]:
@@ -87,11 +89,10 @@ def _rewrite_node(
     body = _rewrite(node.body, divisors, ranges, {**values, node.var: value})
     for var, size in reversed(digits):
         body = (Loop(var, size, node.kind, body),)
-    result = body[0]
-    return result
+    return body[0]
 
 
-def _digits(var: Var, extent: Expr | int, divisors: set[Expr], ranges: Mapping[Var, Interval]) -> list[tuple[Var, Expr | int]]:
+def _digits(var: Var, extent: Dim, divisors: set[Expr], ranges: Mapping[Var, Interval]) -> list[tuple[Var, Dim]]:
     """Variables and extents, outermost first, whose mixed-radix number is ``var``; empty when there are none."""
     constants = sorted(int(d.value) for d in divisors if isinstance(d, Const))
     if isinstance(extent, int) and len(constants) == len(divisors):
@@ -104,9 +105,9 @@ def _digits(var: Var, extent: Expr | int, divisors: set[Expr], ranges: Mapping[V
     return [(Var(f"{var.name}.0"), simplify(extent // divisor, ranges)), (Var(f"{var.name}.1"), divisor)]
 
 
-def _constant_digits(var: Var, extent: int, divisors: list[int]) -> list[tuple[Var, Expr | int]]:
+def _constant_digits(var: Var, extent: int, divisors: list[int]) -> list[tuple[Var, Dim]]:
     chain = [1, *(d for d in divisors if d > 1), extent]
-    if len(chain) == 2 or extent <= 0 or any(big % small for small, big in zip(chain, chain[1:], strict=False)):
+    if len(chain) == 2 or extent <= 0 or any(big % small for small, big in itertools.pairwise(chain)):
         return []
-    sizes = [big // small for small, big in zip(chain, chain[1:], strict=False)]
+    sizes = [big // small for small, big in itertools.pairwise(chain)]
     return [(Var(f"{var.name}.{i}"), size) for i, size in enumerate(reversed(sizes))]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from polycomp.expr import Binary, Compare, Const, Expr, Select, Unary, Var
+from polycomp.poly.kernel import Statement
 from polycomp.poly.leaves import Scheduled, Touch
 from polycomp.poly.linear import Form
 
@@ -60,8 +61,13 @@ def instance_text(leaf: Scheduled, values: Mapping[Expr, int], names: Mapping[Va
     """The instance of a leaf at sampled ``values``: ``C.update[i=0, j=3, k=0]``."""
     renamed: dict[Expr, int] = {old: values[new] for old, new in (names or {}).items() if new in values}
     at: dict[Expr, int] = {**values, **renamed}
-    parts = (f"{i.name}={evaluate(p, at)}" for i, p in zip(leaf.statement.iters, leaf.point, strict=True))
-    return _indexed(leaf.statement.name, parts)
+    return point_text(leaf.statement, [evaluate(p, at) for p in leaf.point])
+
+
+def point_text(statement: Statement, point: Sequence[int]) -> str:
+    """The instance of a statement at ``point``."""
+    parts = (f"{a.name}={x}" for a, x in zip(statement.iters, point, strict=True))
+    return _indexed(statement.name, parts)
 
 
 def element_text(touch: Touch, values: Mapping[Expr, int]) -> str:

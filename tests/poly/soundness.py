@@ -29,7 +29,7 @@ UNDEFINED = math.nan
 """Values are whole numbers held in floats; NaN is an undefined one, and spreads."""
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """The tree did something that no legal tree does."""
 
 
@@ -66,7 +66,7 @@ class Concurrent:
                 lanes.setdefault(lane, set()).add(element)
         together = any(len(updates) > 1 for _, _, updates in self.touched.values())
         if together and len({frozenset(elements) for elements in lanes.values()}) > 1:
-            raise Fault(f"some iterations of {self.loop.var.name} reduce into the same element")
+            raise FaultError(f"some iterations of {self.loop.var.name} reduce into the same element")
 
 
 class Interpreter:
@@ -149,7 +149,7 @@ class Interpreter:
         storage = self.storages[tensor][-1]
         place = tuple(x - o for x, o in zip(index, storage.origin, strict=True))
         if not all(0 <= p < n for p, n in zip(place, storage.shape, strict=True)):
-            raise Fault(f"{tensor.name}{list(index)} is outside of its buffer")
+            raise FaultError(f"{tensor.name}{list(index)} is outside of its buffer")
         return storage, place
 
     def touch(self, storage: Storage, place: tuple[int, ...], write: bool, statement: Statement | None = None) -> None:
@@ -157,15 +157,12 @@ class Interpreter:
             if storage.depth >= record.depth:
                 continue
             reads, writes, updates = record.touched.setdefault((id(storage), place), (set(), set(), set()))
-            horizontal = (
-                statement is not None
-                and bool(statement.reduce)
-                and record.loop.kind is LoopKind.VECTOR
-            )
+            reduces = statement is not None and bool(statement.reduce)
+            horizontal = reduces and record.loop.kind is LoopKind.VECTOR
             (updates if horizontal else writes if write else reads).add(record.iteration)
             touching = reads | writes | updates
             if len(touching) > 1 and (writes or (reads and updates)):
-                raise Fault(f"iterations {sorted(touching)} of {record.loop.var.name} touch the same element")
+                raise FaultError(f"iterations {sorted(touching)} of {record.loop.var.name} touch the same element")
 
     def value(self, e: Expr) -> float:
         match e:
@@ -183,7 +180,7 @@ class Interpreter:
             case CheckedIndex():
                 index, size = self.value(e.index), self.value(e.size)
                 if index != index:
-                    raise Fault("an undefined index")
+                    raise FaultError("an undefined index")
                 return index if 0 <= index < size else 0
             case Unary():
                 operand = self.value(e.operand)
@@ -196,7 +193,7 @@ class Interpreter:
     def load(self, e: Load) -> float:
         index = [self.value(i) for i in e.indices]
         if any(i != i for i in index):
-            raise Fault("an undefined index")
+            raise FaultError("an undefined index")
         storage, place = self.place(e.source, [int(i) for i in index])
         self.touch(storage, place, False)
         return float(storage.values[place])
@@ -229,7 +226,7 @@ def fault_of(kernel: Kernel, sizes: Mapping[Var, int], seed: int = 0) -> str:
         interpreter = Interpreter(kernel, feeds, sizes, reverse)
         try:
             interpreter.run()
-        except Fault as fault:
+        except FaultError as fault:
             return str(fault)
         for tensor, right in zip(kernel.outputs, expected, strict=True):
             got = interpreter.storages[tensor][0].values
@@ -256,12 +253,12 @@ def not_once(interpreter: Interpreter) -> str:
 
 def random_inputs(kernel: Kernel, sizes: Mapping[Var, int], seed: int) -> dict[Tensor, Any]:
     """Whole numbers that make accidental agreement unlikely, and indices for integer inputs."""
-    random_numbers = np.random.default_rng(seed)
-    shaper = {t: tuple(_size(d, sizes) for d in t.shape) for t in kernel.inputs}
-    return {
-        t: random_numbers.integers(0, 5, s) if t.dtype.is_integer else random_numbers.integers(1, 2000, s).astype("float64")
-        for t, s in shaper.items()
-    }
+    numbers = np.random.default_rng(seed)
+    feeds: dict[Tensor, Any] = {}
+    for tensor in kernel.inputs:
+        shape = tuple(_size(d, sizes) for d in tensor.shape)
+        feeds[tensor] = numbers.integers(0, 5, shape) if tensor.dtype.is_integer else 1.0 + numbers.integers(0, 2000, shape)
+    return feeds
 
 
 def _size(dim: Dim, sizes: Mapping[Var, int]) -> int:

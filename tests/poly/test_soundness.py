@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from soundness import drive, judge
-from trees import kernel_of, random_kernel, random_schedule
+from trees import random_kernel, random_schedule
 
 SEEDS = range(600)
 
