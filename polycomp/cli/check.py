@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from polycomp.cli.common import compile_options, make_options, stdout
+from polycomp.cli.common import compile_options, count_text, make_options, stdout
 from polycomp.cli.inputs import random_inputs
 from polycomp.cli.progress import Display
 from polycomp.driver.check import Comparison, check_layers, check_outputs, first_wrong
@@ -45,9 +45,8 @@ def command(model: pathlib.Path, per_layer: bool, seed: int, **settings: Any) ->
     if wrong is not None:
         raise PolycompError(_explain(wrong))
     worst = max((c.error for c in (*outputs, *layers)), default=0.0)
-    compared = f"{len(outputs)} outputs" + (
-        f" and {len(layers)} values of {len(reference.nodes)} nodes" if layers else ""
-    )
+    outside, inside = count_text(len(outputs), "output"), count_text(len(layers), "value")
+    compared = f"{outside} and {inside} inside" if layers else outside
     click.echo(f"{model}: {compared} as in the ONNX reference; largest relative error {worst:.2g}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.codegen.llvm.machine import compile_ir
-from polycomp.errors import CompileError
+from polycomp.errors import CompileError, PolycompError
 from polycomp.expr import Interval, Var
 from polycomp.loops import LoopNest, lower_kernel
 from polycomp.loops.program import Workspace
@@ -28,6 +29,17 @@ class KernelTask(NamedTuple):
     target: Target
 
 
+class KernelError(CompileError):
+    """Kernel ``symbol`` cannot be compiled for ``reason``. Travels from a compile process to its parent."""
+
+    def __init__(self, symbol: str, reason: str) -> None:
+        super().__init__(symbol, reason)
+        self.symbol, self.reason = symbol, reason
+
+    def __str__(self) -> str:
+        return f"kernel {self.symbol!r} cannot be compiled: {self.reason}"
+
+
 class CompiledKernel(NamedTuple):
     """``object`` is ELF with the function of the kernel's name, which wants ``workspace`` and ``sizes`` in order."""
 
@@ -43,10 +55,19 @@ def compile_kernel(
     ranges: Mapping[Var, Interval],
     target: Target,
 ) -> CompiledKernel:
-    """Schedule, lower and compile the expressions of ``outputs``."""
-    nest = loop_nest(name, inputs, outputs, ranges, target)
-    emitted = emit_kernel(nest, target)
-    return CompiledKernel(compile_ir(emitted.ir, target), emitted.workspace, nest.sizes)
+    """Schedule, lower and compile the expressions of ``outputs``.
+
+    Raises :class:`KernelError` for whatever goes wrong, with the traceback as a note.
+    """
+    try:
+        nest = loop_nest(name, inputs, outputs, ranges, target)
+        emitted = emit_kernel(nest, target)
+        return CompiledKernel(compile_ir(emitted.ir, target), emitted.workspace, nest.sizes)
+    except Exception as error:
+        reason = str(error) if isinstance(error, PolycompError) else f"{type(error).__name__}: {error}"
+        failure = KernelError(name, reason)
+        failure.add_note(traceback.format_exc())
+        raise failure from error
 
 
 def loop_nest(
@@ -63,8 +84,8 @@ def loop_nest(
 
 
 def _verify(kernel: Kernel) -> None:
-    """Refuse a schedule that is surely wrong. One that isl cannot decide in its time is no reason to fail: the library's
-    schedules are legal by construction, and this finds where they are not."""
+    """Refuse a schedule that is surely wrong. One that isl cannot decide in its time is no reason to fail: the
+    library's schedules are legal by construction, and this finds where they are not."""
     violation = verify_kernel(kernel).violation
     if violation is not None and violation.kind is not ViolationKind.UNKNOWN:
-        raise CompileError(f"the schedule of kernel {kernel.name!r} is illegal: {explain(violation)}")
+        raise CompileError(f"its schedule is illegal: {explain(violation)}")

@@ -6,11 +6,12 @@ import pickle
 from collections.abc import Mapping, Sequence
 
 from polycomp.driver.cache import Cache, key_of
-from polycomp.driver.kernel import CompiledKernel, KernelTask
+from polycomp.driver.kernel import CompiledKernel, KernelError, KernelTask
 from polycomp.driver.lower import Call
 from polycomp.driver.observe import Observer
 from polycomp.driver.versions import backend_version
 from polycomp.driver.workers import Workers
+from polycomp.errors import CompileError
 from polycomp.target import Target
 
 
@@ -31,8 +32,17 @@ def compile_kernels(
             cache.store(_key(task.name, target), pickle.dumps(kernel))
         observer.kernels(len(kernels), len(wanted))
 
-    workers.compile([_task(call, target) for call in missing], done)
+    try:
+        workers.compile([_task(call, target) for call in missing], done)
+    except KernelError as error:
+        raise _with_nodes(error, wanted[error.symbol]) from error
     return kernels
+
+
+def _with_nodes(error: KernelError, call: Call) -> CompileError:
+    """The same error in terms of the model."""
+    nodes = ", ".join(map(repr, call.sources)) or "a copy"
+    return CompileError(f"the kernel {call.symbol!r} for {nodes} cannot be compiled: {error.reason}")
 
 
 def _look_up(cache: Cache, wanted: Mapping[str, Call], target: Target) -> dict[str, CompiledKernel]:

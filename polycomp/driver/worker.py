@@ -13,8 +13,7 @@ import struct
 import sys
 from typing import Any, BinaryIO
 
-from polycomp.driver.kernel import compile_kernel
-from polycomp.errors import PolycompError
+from polycomp.driver.kernel import KernelError, compile_kernel
 
 _LENGTH = struct.Struct("<Q")
 
@@ -56,18 +55,8 @@ def _answer(request: Any) -> Any:
     _, task = request  # see workers.py for what comes first
     try:
         return compile_kernel(*task)
-    except PolycompError as error:
+    except KernelError as error:
         return error
-    except Exception as error:  # noqa: BLE001  (reported to the parent, which raises it)
-        return error.with_traceback(None) if _pickles(error) else RuntimeError(f"{type(error).__name__}: {error}")
-
-
-def _pickles(error: Exception) -> bool:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001  (any failure to pickle has the same meaning)
-        return False
-    return True
 
 
 if __name__ == "__main__":

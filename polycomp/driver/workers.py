@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from polycomp.driver.kernel import CompiledKernel, KernelTask, compile_kernel
+from polycomp.driver.kernel import CompiledKernel, KernelError, KernelTask, compile_kernel
 from polycomp.driver.worker import receive, send
-from polycomp.errors import CompileError
 from polycomp.te import topological_order
 
 FEW_KERNELS = 2  # so few kernels are compiled sooner than a worker has started
@@ -108,10 +107,8 @@ def _remote(process: subprocess.Popen[bytes]) -> Callable[[KernelTask], Compiled
             answer: Any = receive(process.stdout)  # type: ignore[arg-type]
         except (EOFError, OSError) as error:
             status = process.wait()
-            raise CompileError(
-                f"a compile process ended with status {status} while it compiled kernel {task.name!r}; "
-                f"was it killed, or is this machine out of memory?"
-            ) from error
+            reason = f"its compile process ended with status {status} (killed, perhaps for lack of memory?)"
+            raise KernelError(task.name, reason) from error
         if isinstance(answer, BaseException):
             raise answer
         return answer  # type: ignore[no-any-return]
