@@ -7,7 +7,8 @@ that one vector serves a whole column of the tile; where there is none (a depthw
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from polycomp.expr import Binary, Load
 from polycomp.poly.tree import Scope
@@ -27,6 +28,8 @@ from polycomp.target import Target
 from polycomp.te import Axis, Tensor
 
 _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is chosen
+
+_L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in a stream of vector loads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,22 +102,19 @@ def panel_of(contraction: Contraction) -> int | None:
     return None
 
 
-def tile_cycles(rows: int, vectors: int) -> float:
-    """Cycles of a register tile per step of the reduction.
-
-    Two FMAs and two loads issue per cycle, an FMA takes four; the vector operand mostly comes from the second-level
-    cache at about 40 bytes a cycle, and every load costs a little even when it does not limit.
-    """
+def tile_cycles(rows: int, vectors: int, vector_cycles: float) -> float:
+    """Cycles of a register tile per step of the reduction: two FMAs and two loads issue per cycle, an FMA takes four,
+    and every vector of the vector operand takes ``vector_cycles`` to arrive."""
     loads = rows + vectors
-    return max(rows * vectors / 2, loads / 2, 1.5 * vectors, 4.0) + 0.1 * loads
+    return max(rows * vectors / 2, loads / 2, vector_cycles * vectors, 4.0) + 0.1 * loads
 
 
-def cost(extent: int, blocks: int, rows: int, vectors: int) -> float:
+def cost(extent: int, blocks: int, rows: int, vectors: int, vector_cycles: float) -> float:
     """Cycles per reduction step of all tiles that cover ``extent`` rows and ``blocks`` vectors."""
     total = 0.0
     for height, n_heights in _pieces(extent, rows):
         for width, n_widths in _pieces(blocks, vectors):
-            total += n_heights * n_widths * tile_cycles(height, width)
+            total += n_heights * n_widths * tile_cycles(height, width, vector_cycles)
     return total
 
 
@@ -123,16 +123,21 @@ def _pieces(extent: int, size: int) -> list[tuple[int, int]]:
     return [(size, whole)] * bool(whole) + [(rest, 1)] * bool(rest)
 
 
-def choose_tile(extent: int, vectors: int, registers: int, allowed: Sequence[int]) -> tuple[int, int]:
-    """Rows and vectors of the cheapest register tile that fits; small tiles win ties (less code)."""
+def choose_tile(
+    extent: int, vectors: int, registers: int, allowed: Sequence[int], vector_cycles: Callable[[int], float]
+) -> tuple[int, int]:
+    """Rows and vectors of the cheapest register tile that fits.
+
+    ``vector_cycles`` tells how long a vector of the vector operand takes to arrive, given the tile's vectors.
+    """
     best = (float("inf"), 1, allowed[0])
     for width in allowed:
         for rows in range(1, min(extent, registers) + 1):
             if rows * width + width + 1 > registers:
                 break
             tails = (extent % rows != 0) + (vectors % width != 0)
-            candidate = (cost(extent, vectors, rows, width) * (1 + 0.02 * tails), rows, width)
-            best = min(best, candidate)
+            cycles = cost(extent, vectors, rows, width, vector_cycles(width))
+            best = min(best, (cycles * (1 + 0.02 * tails), rows, width))
     return best[1], best[2]
 
 
@@ -167,23 +172,35 @@ class _Tiling:
         axes = self.contraction.tensor.axes
         last = constant(axes[-1].extent)
         rows = 1 if self.roles.row is None else constant(axes[self.roles.row].extent) or _SYMBOLIC_ROWS
-        registers = self.target.vector_registers
         panel = panel_of(self.contraction)
         if self.roles.block is not None:
             width = min(last or self.lanes, 2 * self.lanes)
             per_block = -(-width // self.lanes)
             blocks = constant(axes[self.roles.block].extent) or 1
             allowed = [b * per_block for b in range(1, min(blocks, 4) + 1)]
-            r, v = choose_tile(rows, blocks * per_block, registers, allowed)
+            r, v = self._choose(rows, blocks * per_block, allowed)
             return Tile(r, v // per_block, width)
         if panel is not None:
-            r, v = choose_tile(rows, max(1, panel // self.lanes), registers, [max(1, panel // self.lanes)])
+            r, v = self._choose(rows, max(1, panel // self.lanes), [max(1, panel // self.lanes)])
             return Tile(r, 1, panel)
         if last is not None and last < self.lanes:
-            return Tile(choose_tile(rows, 1, registers, [1])[0], 1, last)
+            return Tile(self._choose(rows, 1, [1])[0], 1, last)
         vectors = -(-(last or 2 * self.lanes) // self.lanes)
-        r, v = choose_tile(rows, vectors, registers, range(1, min(vectors, 4) + 1))
+        r, v = self._choose(rows, vectors, range(1, min(vectors, 4) + 1))
         return Tile(r, 1, v * self.lanes)
+
+    def _choose(self, rows: int, vectors: int, allowed: Sequence[int]) -> tuple[int, int]:
+        depth = self._depth()
+
+        def vector_cycles(width: int) -> float:
+            panel = depth * width * self.target.vector_bytes
+            return 0.5 if panel <= self.target.l1_bytes // 2 else self.target.vector_bytes / _L2_BYTES_PER_CYCLE
+
+        return choose_tile(rows, vectors, self.target.vector_registers, allowed, vector_cycles)
+
+    def _depth(self) -> int:
+        """Steps of the reduction; symbolic extents count as one."""
+        return math.prod(constant(a.extent) or 1 for a in self.contraction.tensor.reduce_axes)
 
     def _split(self, loops: Sequence[LoopRef]) -> tuple[_Outer, list[LoopRef]]:
         """Split the tiled loops; returns the loops outside of the tile by role, and those of the tile."""
@@ -212,12 +229,9 @@ class _Tiling:
     def _row_tiles_per_block(self) -> int | None:
         """Row tiles whose operand fits half of the second-level cache; None when all of them do."""
         tensor = self.contraction.tensor
-        depth = 1
-        for axis in tensor.reduce_axes:
-            depth *= constant(axis.extent) or 1
         assert self.roles.row is not None
         rows = constant(tensor.axes[self.roles.row].extent)
-        fitting = self.target.l2_bytes // 2 // max(1, depth * self.contraction.other.dtype.bytes)
+        fitting = self.target.l2_bytes // 2 // max(1, self._depth() * self.contraction.other.dtype.bytes)
         tiles = max(1, fitting // self.tile.rows)
         if self.roles.rows or (rows is not None and rows <= tiles * self.tile.rows):
             return None
@@ -243,7 +257,8 @@ class _Tiling:
         else:
             loops = schedule.compute_at(self.result, attach, Scope.REGISTER, overcompute=symbolic)
         spatial, reduced = loops[:rank], loops[rank:]
-        tiled = [spatial[d] for d in (self.roles.block, self.roles.row) if d is not None]
+        # Rows outside of blocks: a broadcast row element is then dead after its block of FMAs, not after the whole tile.
+        tiled = [spatial[d] for d in (self.roles.row, self.roles.block) if d is not None]
         for loop in tiled:
             schedule.unroll(loop)
         schedule.vectorize(spatial[-1])
