@@ -1,10 +1,10 @@
 """The module file, ``.pcm``: one file that holds all of a module.
 
-Layout, little-endian: a header of 128 bytes, the manifest (JSON), the shared object at a multiple of 64 and the weights
-at a multiple of 4096, so that they can be used from the mapped file as they are. Everything in between is zero. The
-header ends in a checksum of itself at a place that no version moves, and has a digest of all that follows: the CRC-32
-of the CRC-32s of its chunks, so that chunks can be checked in parallel. A CRC finds every change of up to 32
-neighbouring bits.
+Layout, little-endian: a header of 128 bytes, the manifest (JSON), the shared object at the next multiple of 64 and the
+weights at the next multiple of 4096, so that they can be used from the mapped file as they are. Everything in between
+is zero. The header ends in a checksum of itself at a place that no version moves, and has a digest of the parts'
+lengths and of all that follows: a CRC-32 of CRC-32s of chunks, so that chunks can be checked in parallel. A CRC finds
+every change of up to 32 neighbouring bits.
 
 The format's version also stands for the layout of the thread pool that modules share within a process.
 """
@@ -19,7 +19,7 @@ import secrets
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ import numpy as np
 from polycomp.errors import ModuleFileError
 from polycomp.runtime.image import ModuleImage, ModuleParts
 from polycomp.runtime.manifest import parse_manifest
-from polycomp.runtime.memory import ALIGNMENT, aligned_copy
+from polycomp.runtime.memory import ALIGNMENT, Bytes, aligned_copy
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 128
@@ -36,25 +36,45 @@ _MAGIC = b"\x89PCM\r\n\x1a\n"
 _CHUNK = 8 << 20
 _PARALLEL = 4 * _CHUNK
 _PAGE = 4096
-_HEADER = struct.Struct("<8sII6Q")
-_HEADER_CHECKSUM = struct.Struct("<I")
+_HEADER = struct.Struct("<8sII3Q")
+_LENGTHS = struct.Struct("<3Q")
+_CHECKSUM = struct.Struct("<I")
 
 Path = str | os.PathLike[str]
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
+    """The header's fields; lengths are in bytes."""
+
     version: int
     digest: int
-    file_bytes: int
     manifest_bytes: int
-    object_offset: int
     object_bytes: int
-    weights_offset: int
-    weights_bytes: int
+    weight_bytes: int
+
+    @property
+    def object_offset(self) -> int:
+        return _align(HEADER_BYTES + self.manifest_bytes, ALIGNMENT)
+
+    @property
+    def weights_offset(self) -> int:
+        return _align(self.object_offset + self.object_bytes, _PAGE)
+
+    @property
+    def file_bytes(self) -> int:
+        return self.weights_offset + self.weight_bytes
 
     def pack(self) -> bytes:
-        fields = _HEADER.pack(_MAGIC, *self).ljust(HEADER_BYTES - _HEADER_CHECKSUM.size, b"\0")
-        return fields + _HEADER_CHECKSUM.pack(zlib.crc32(fields))
+        fields = _HEADER.pack(_MAGIC, *self).ljust(HEADER_BYTES - _CHECKSUM.size, b"\0")
+        return fields + _CHECKSUM.pack(zlib.crc32(fields))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Header:
+        return cls(*_HEADER.unpack_from(data)[1:])
+
+
+def _align(position: int, alignment: int) -> int:
+    return -(-position // alignment) * alignment
 
 
 # Reading
@@ -80,72 +100,64 @@ def _reason(error: BaseException) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def _map(path: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _map(path: str) -> Bytes:
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             return np.empty(0, np.uint8)
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
-def _image(content: np.ndarray[Any, np.dtype[np.uint8]], label: str) -> ModuleImage:
+def _image(content: Bytes, label: str) -> ModuleImage:
     view = content.data
     header = _read_header(view, label)
-    if _digest(view[HEADER_BYTES:]) != header.digest:
+    if _digest(header, view[HEADER_BYTES:]) != header.digest:
         raise ModuleFileError(f"{label} is damaged: its content does not match its checksum")
     manifest = parse_manifest(bytes(view[HEADER_BYTES : HEADER_BYTES + header.manifest_bytes]), label)
-    if manifest.weight_bytes != header.weights_bytes:
+    if manifest.weight_bytes != header.weight_bytes:
         raise ModuleFileError(f"{label} has a malformed manifest: it counts {manifest.weight_bytes} bytes of weights")
     code = view[header.object_offset : header.object_offset + header.object_bytes]
-    weights = content[header.weights_offset : header.weights_offset + header.weights_bytes]
-    return ModuleImage(manifest, code, weights, label)
+    return ModuleImage(manifest, code, content[header.weights_offset :], label)
 
 
-def _read_header(view: memoryview, label: str) -> _Header:
+def _read_header(view: memoryview, label: str) -> Header:
     start = bytes(view[:HEADER_BYTES])
     if not start or start[: len(_MAGIC)] != _MAGIC[: len(start)]:
         raise ModuleFileError(f"{label} is not a polycomp module file")
     if len(start) < HEADER_BYTES:
         raise ModuleFileError(f"{label} is truncated: it has {len(start)} bytes, less than a header")
-    (checksum,) = _HEADER_CHECKSUM.unpack_from(start, HEADER_BYTES - _HEADER_CHECKSUM.size)
-    if zlib.crc32(start[: -_HEADER_CHECKSUM.size]) != checksum:
+    if _CHECKSUM.pack(zlib.crc32(start[: -_CHECKSUM.size])) != start[-_CHECKSUM.size :]:
         raise ModuleFileError(f"{label} is damaged: its header does not match its checksum")
-    header = _Header(*_HEADER.unpack_from(start)[1:])
-    if header.version != FORMAT_VERSION:
-        age = "newer" if header.version > FORMAT_VERSION else "older"
-        raise ModuleFileError(
-            f"{label} has module format {header.version}, {age} than this polycomp's {FORMAT_VERSION}; "
-            + ("install a newer polycomp, or compile the model again" if age == "newer" else "compile the model again")
-        )
-    _check_extent(header, len(view), label)
+    header = Header.unpack(start)
+    _check_version(header.version, label)
+    if header.pack() != start:
+        raise ModuleFileError(f"{label} is damaged: its header has unknown content")
+    if len(view) < header.file_bytes:
+        raise ModuleFileError(f"{label} is truncated: it has {len(view)} of {header.file_bytes} bytes")
+    if len(view) > header.file_bytes:
+        raise ModuleFileError(f"{label} is damaged: it has {len(view) - header.file_bytes} bytes after its end")
     return header
 
 
-def _check_extent(header: _Header, size: int, label: str) -> None:
-    if size < header.file_bytes:
-        raise ModuleFileError(f"{label} is truncated: it has {size} of {header.file_bytes} bytes")
-    if size > header.file_bytes:
-        raise ModuleFileError(f"{label} is damaged: it has {size - header.file_bytes} bytes after its end")
-    parts = (
-        (HEADER_BYTES, header.manifest_bytes),
-        (header.object_offset, header.object_bytes),
-        (header.weights_offset, header.weights_bytes),
-    )
-    if any(offset + length > size or offset < HEADER_BYTES for offset, length in parts):
-        raise ModuleFileError(f"{label} is damaged: a part of it lies outside of the file")
-    if header.object_offset % ALIGNMENT or header.weights_offset % ALIGNMENT:
-        raise ModuleFileError(f"{label} is damaged: a part of it is not aligned")
+def _check_version(version: int, label: str) -> None:
+    known = f"{label} has module format {version}, {{}} than this polycomp's {FORMAT_VERSION}; {{}}"
+    if version > FORMAT_VERSION:
+        raise ModuleFileError(known.format("newer", "install a newer polycomp, or compile the model again"))
+    if version < FORMAT_VERSION:
+        raise ModuleFileError(known.format("older", "compile the model again"))
 
 
-def _digest(body: memoryview) -> int:
+def _digest(header: Header, body: memoryview) -> int:
+    """The digest of a file with these lengths, whose content after the header is ``body``."""
     chunks = [body[i : i + _CHUNK] for i in range(0, len(body), _CHUNK)]
     if len(body) < _PARALLEL:
-        return _combine(map(zlib.crc32, chunks))
+        return _combine(header, map(zlib.crc32, chunks))
     with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return _combine(pool.map(zlib.crc32, chunks))
+        return _combine(header, pool.map(zlib.crc32, chunks))
 
 
-def _combine(checksums: Iterator[int]) -> int:
-    return zlib.crc32(b"".join(_HEADER_CHECKSUM.pack(c) for c in checksums))
+def _combine(header: Header, checksums: Iterable[int]) -> int:
+    lengths = _LENGTHS.pack(header.manifest_bytes, header.object_bytes, header.weight_bytes)
+    return zlib.crc32(lengths + b"".join(map(_CHECKSUM.pack, checksums)))
 
 
 # Writing
@@ -186,26 +198,23 @@ def _write_new(path: str, parts: ModuleParts) -> None:
 
 def write_module(file: IO[bytes], parts: ModuleParts) -> None:
     """Write a module to a seekable binary file that is at its beginning."""
-    writer = _BodyWriter(file)
-    file.write(bytes(HEADER_BYTES))
     manifest = parts.manifest.to_json()
+    header = Header(FORMAT_VERSION, 0, len(manifest), len(parts.shared_object), parts.manifest.weight_bytes)
+    file.write(bytes(HEADER_BYTES))
+    writer = _BodyWriter(file)
     writer.write(manifest)
-    object_offset = writer.pad(ALIGNMENT)
+    writer.zeros(header.object_offset - writer.position)
     writer.write(parts.shared_object)
-    weights_offset = writer.pad(_PAGE)
+    writer.zeros(header.weights_offset - writer.position)
     for gap, content in parts.weight_runs():
         writer.zeros(gap)
         writer.write(content)
-    header = _Header(
-        FORMAT_VERSION, writer.digest(), writer.position, len(manifest), object_offset, len(parts.shared_object),
-        weights_offset, parts.manifest.weight_bytes,
-    )  # fmt: skip
     file.seek(0)
-    file.write(header.pack())
+    file.write(header._replace(digest=_combine(header, writer.checksums())).pack())
 
 
 class _BodyWriter:
-    """Writes what follows the header, computing its digest on the way."""
+    """Writes what follows the header, computing its checksums on the way."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -234,13 +243,8 @@ class _BodyWriter:
             self.write(bytes(step))
             count -= step
 
-    def pad(self, alignment: int) -> int:
-        """Fill up to a multiple of ``alignment``; returns the position reached."""
-        self.zeros(-self.position % alignment)
-        return self.position
-
-    def digest(self) -> int:
-        """The digest of everything written; nothing may be written afterwards."""
+    def checksums(self) -> list[int]:
+        """Those of all chunks; nothing may be written afterwards."""
         if (self.position - HEADER_BYTES) % _CHUNK:
             self._finish_chunk()
-        return _combine(iter(self._checksums))
+        return self._checksums
