@@ -23,11 +23,12 @@ def fold_constants(graph: Graph, options: Options) -> Graph:
     """Compute nodes of constants. A large result of small constants (an Expand) is left to the run, unless a matrix
     product or a convolution reads it: weights are always known."""
     editor = Editor(graph)
-    for node in editor.nodes():
-        if _is_foldable(editor, node):
+    for name in [n.name for n in editor.nodes()]:
+        node = editor.node(name)
+        if node is not None and _is_foldable(editor, node):
             values = compute(editor, node)
-            names = [editor.add_constant(v, f"{o}.folded") for o, v in zip(node.outputs, values, strict=True)]
-            editor.replace(node, *names)
+            results = [editor.add_constant(v, f"{o}.folded") for o, v in zip(node.outputs, values, strict=True)]
+            editor.replace(node, *results)
     return editor.finish()
 
 

@@ -31,18 +31,50 @@ _READ_THROUGH = frozenset(["Transpose", "Slice"])
 """Injective operators that only change the strides of what a contraction reads."""
 
 _EXPENSIVE = frozenset(
-    (
-        "Acos Acosh Asin Asinh Atan Atanh Cos Cosh Elu Erf Exp Gelu Log Mish Pow Selu Celu Sigmoid Sin Sinh Softplus "
-        "Swish Tan Tanh Resize"
-    ).split()
+    [
+        "Acos",
+        "Acosh",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atanh",
+        "Cos",
+        "Cosh",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Gelu",
+        "Log",
+        "Mish",
+        "Pow",
+        "Selu",
+        "Celu",
+        "Sigmoid",
+        "Sin",
+        "Sinh",
+        "Softplus",
+        "Swish",
+        "Tan",
+        "Tanh",
+        "Resize",
+    ]
 )
 
 _ROWS = frozenset(
-    (
-        "Softmax LogSoftmax LayerNormalization RMSNormalization LpNormalization MeanVarianceNormalization "
-        "InstanceNormalization GroupNormalization GlobalAveragePool GlobalMaxPool GlobalAveragePoolBlocked "
-        "GlobalMaxPoolBlocked"
-    ).split()
+    [
+        "Softmax",
+        "LogSoftmax",
+        "LayerNormalization",
+        "RMSNormalization",
+        "LpNormalization",
+        "MeanVarianceNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "GlobalAveragePoolBlocked",
+        "GlobalMaxPoolBlocked",
+    ]
 )
 
 
