@@ -19,18 +19,20 @@ class Library:
 
     def __init__(self, content: bytes | memoryview, label: str) -> None:
         """``label`` names the module in the error that is raised when the system does not accept the code."""
-        self.functions, descriptor = _load(content, label)
-        closer = weakref.finalize(self, _unload, self.functions._handle, descriptor)
+        self._label = label
+        self._functions, descriptor = _load(content, label)
+        closer = weakref.finalize(self, _unload, self._functions._handle, descriptor)
         # Worker threads may still be asleep in the code when the interpreter ends.
         closer.atexit = False
 
     def function(self, name: str, result: Any) -> Any:
-        """The exported function ``name``, with its ctypes result type."""
+        """The exported function ``name``, with its ctypes result type. It keeps the library loaded."""
         try:
-            found = getattr(self.functions, name)
+            found: Any = self._functions[name]
         except AttributeError as e:
-            raise ModuleFileError(f"the module's code has no function {name!r}") from e
+            raise ModuleFileError(f"{self._label} is damaged: its code has no function {name!r}") from e
         found.restype = result
+        found.library = self
         return found
 
 

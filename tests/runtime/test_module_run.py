@@ -193,6 +193,7 @@ def test_modules_share_one_pool_that_grows(parts):
 
 
 def test_modules_are_unloaded(parts):
+    gc.collect()  # what earlier tests left behind
     before = len(os.listdir("/proc/self/fd"))
     module = load_parts(parts, 1)
     x = np.ones(5, np.float32)
@@ -200,7 +201,6 @@ def test_modules_are_unloaded(parts):
     library = weakref.ref(module._library)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     del module
-    gc.collect()
     assert library() is None
     assert len(os.listdir("/proc/self/fd")) == before
 
