@@ -11,8 +11,9 @@ import click
 from polycomp.cli.common import bytes_text, compile_options, count_text, make_options, seconds_text
 from polycomp.cli.progress import Display
 from polycomp.driver.files import check_writable
-from polycomp.driver.pipeline import CompiledModel, compile_model
+from polycomp.driver.pipeline import compile_model
 from polycomp.passes import PASSES
+from polycomp.runtime import Manifest
 
 
 @click.command()
@@ -41,12 +42,10 @@ def command(
     with Display(print_after) as display:
         compiled = compile_model(model, make_options(**settings), display)
         compiled.save(path)
-    click.echo(f"{path}: {summary(compiled)}; compiled in {seconds_text(time.perf_counter() - begin)}")
+    click.echo(f"{path}: {summary(compiled.manifest)}; compiled in {seconds_text(time.perf_counter() - begin)}")
 
 
-def summary(compiled: CompiledModel) -> str:
-    """A compiled model in a line."""
-    steps = compiled.program.steps
-    kernels = count_text(len({step.symbol for step in steps}), "kernel")
-    weights = bytes_text(compiled.layout.weight_bytes)
-    return f"{count_text(len(steps), 'step')} of {kernels}, {weights} of weights"
+def summary(manifest: Manifest) -> str:
+    """A module in a line."""
+    kernels = count_text(len({step.symbol for step in manifest.steps}), "kernel")
+    return f"{count_text(len(manifest.steps), 'step')} of {kernels}, {bytes_text(manifest.weight_bytes)} of weights"

@@ -38,7 +38,7 @@ def _manifest(model: pathlib.Path, settings: dict[str, Any]) -> Manifest:
     if model.suffix == ".pcm":
         return read_module_file(model).manifest
     with Display() as display:
-        return compile_model(model, make_options(**settings), display).parts.manifest
+        return compile_model(model, make_options(**settings), display).manifest
 
 
 def _table(section: Section) -> Table:

@@ -29,6 +29,7 @@ class Display(Observer):
 
     def __init__(self, print_after: Iterable[str] = ()) -> None:
         self._wanted = set(print_after)
+        self.wants_graphs = bool(self._wanted)
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

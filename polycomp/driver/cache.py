@@ -13,10 +13,10 @@ import hashlib
 import os
 import pathlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from polycomp.driver.files import write_file
-from polycomp.errors import CacheError
+from polycomp.errors import CacheError, PolycompError
 
 DEFAULT_LIMIT = 2 * 1024**3
 _DIGEST_BYTES = 32
@@ -49,7 +49,7 @@ class Cache:
 
     def load(self, key: str) -> bytes | None:
         """The entry of ``key``; None when there is none or it is damaged."""
-        path = self._path(key)
+        path = self.path(key)
         try:
             data = path.read_bytes()
         except OSError:
@@ -58,24 +58,37 @@ class Cache:
         if not data.startswith(_MAGIC + _digest([body])):
             _remove(path)
             return None
-        with contextlib.suppress(OSError):  # in a read-only folder the time of last use stays as it is
-            os.utime(path)
+        self.touch(key)
         return bytes(body)
 
     def store(self, key: str, *chunks: bytes | memoryview) -> None:
         """Keep the concatenation of ``chunks`` under ``key``."""
-        if self._broken or sum(len(c) for c in chunks) > self.limit:
+        if sum(len(c) for c in chunks) <= self.limit:
+            self.put(key, lambda path: write_file(path, (_MAGIC, _digest(chunks), *chunks)))
+
+    def put(self, key: str, write: Callable[[pathlib.Path], None]) -> None:
+        """Keep the file that ``write`` makes. It must appear complete or not at all, and know its own damage."""
+        if self._broken:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_file(self._path(key), (_MAGIC, _digest(chunks), *chunks))
-        except OSError as error:
+            write(self.path(key))
+        except (OSError, PolycompError) as error:
             self._broken = True
             warnings.warn(f"results cannot be kept in the cache {self.folder}: {error}", stacklevel=2)
             return
         self._stores += 1
         if self._stores % _SWEEP_EVERY == 1:
             self.sweep()
+
+    def path(self, key: str) -> pathlib.Path:
+        """Where the entry of ``key`` is, when there is one."""
+        return self.folder / key
+
+    def touch(self, key: str) -> None:
+        """Note that an entry was used."""
+        with contextlib.suppress(OSError):  # in a read-only folder the time of last use stays as it is
+            os.utime(self.path(key))
 
     def sweep(self) -> None:
         """Remove the least recently used entries until the limit holds."""
@@ -101,9 +114,6 @@ class Cache:
     def info(self) -> CacheInfo:
         sizes = [stat.st_size for _, stat in _entries(self.folder)]
         return CacheInfo(self.folder, len(sizes), sum(sizes), self.limit)
-
-    def _path(self, key: str) -> pathlib.Path:
-        return self.folder / key
 
 
 def cache_folder() -> pathlib.Path | None:

@@ -8,6 +8,9 @@ from polycomp.graph.ir import Graph
 class Observer:
     """Told about each step of a compilation; this one ignores everything. Calls come from one thread at a time."""
 
+    wants_graphs = False
+    """Whether :meth:`graph` is of interest: then every pass runs, even where the module is known already."""
+
     def stage(self, name: str) -> None:
         """The named stage begins."""
 

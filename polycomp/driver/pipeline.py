@@ -11,27 +11,29 @@ from polycomp.driver.kernels import compile_kernels
 from polycomp.driver.link import build_module
 from polycomp.driver.lower import Lowered, lower_graph
 from polycomp.driver.manifest import ModuleInfo
+from polycomp.driver.modules import find_module, keep_module, model_key
 from polycomp.driver.observe import Observer
 from polycomp.driver.program import Layout, build_program, lay_out
 from polycomp.driver.workers import FEW_KERNELS, Workers
 from polycomp.graph.ir import Graph
 from polycomp.importers.onnx import import_onnx
 from polycomp.importers.onnx.reader import ModelLike
-from polycomp.loops.program import Program
 from polycomp.options import Options
 from polycomp.passes import run_passes
-from polycomp.runtime import Module, ModuleParts, load_parts, write_module_file
+from polycomp.runtime import Manifest, Module, ModuleImage, ModuleParts, load_parts, write_module_file
 from polycomp.target import available_cores
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledModel:
-    """A compiled model in memory: the graph that was lowered, where its values live, and all parts of the module."""
+    """A compiled model: the ``parts`` of its module, or a complete ``image`` where it was compiled before."""
 
-    lowered: Lowered
-    layout: Layout
-    program: Program
     parts: ModuleParts
+    image: ModuleImage | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.parts.manifest
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the module file. Raises ModuleFileError when that fails; the file is complete or absent."""
@@ -39,7 +41,7 @@ class CompiledModel:
 
     def module(self, threads: int = 0) -> Module:
         """Load the module, to run with ``threads`` (0: as many as it was compiled for)."""
-        return load_parts(self.parts, threads)
+        return Module(self.image, threads) if self.image is not None else load_parts(self.parts, threads)
 
 
 def compile_model(model: ModelLike, options: Options, observer: Observer | None = None) -> CompiledModel:
@@ -48,18 +50,30 @@ def compile_model(model: ModelLike, options: Options, observer: Observer | None 
     Raises a PolycompError for a model that is damaged or uses what polycomp does not have.
     """
     watch = observer or Observer()
+    kernels, modules = (options.cache and open_caches()) or (None, None)
+    key = model_key(model, options) if modules is not None else None
+    if modules is None or key is None:
+        return CompiledModel(_compile(model, options, kernels, watch))
+    found = None if watch.wants_graphs else find_module(modules, key)
+    if found is not None:
+        return CompiledModel(found.parts, found)
+    parts = _compile(model, options, kernels, watch)
+    keep_module(modules, key, parts)
+    return CompiledModel(parts)
+
+
+def _compile(model: ModelLike, options: Options, cache: Cache | None, watch: Observer) -> ModuleParts:
     imported = import_graph(model, options, watch)
     with _workers(options, imported) as workers:
         lowered = lower_model(imported, options, watch)
         watch.stage("kernels")
-        kernels = compile_kernels(lowered.calls, options.target, _kernel_cache(options), workers, watch)
+        kernels = compile_kernels(lowered.calls, options.target, cache, workers, watch)
     watch.stage("link")
     layout = lay_out(lowered)
     program = build_program(lowered, layout, kernels)
     objects = {symbol: kernel.object for symbol, kernel in kernels.items()}
     info = _module_info(imported, lowered, layout, options)
-    parts = build_module(program, objects, layout.weights, layout.weight_bytes, info, options.target)
-    return CompiledModel(lowered, layout, program, parts)
+    return build_module(program, objects, layout.weights, layout.weight_bytes, info, options.target)
 
 
 def import_graph(model: ModelLike, options: Options, observer: Observer) -> Graph:
@@ -85,11 +99,6 @@ def _module_info(imported: Graph, lowered: Lowered, layout: Layout, options: Opt
         threads=options.threads,
         metadata=module_metadata(imported, lowered, layout),
     )
-
-
-def _kernel_cache(options: Options) -> Cache | None:
-    caches = open_caches() if options.cache else None
-    return None if caches is None else caches[0]
 
 
 def _workers(options: Options, graph: Graph) -> Workers:

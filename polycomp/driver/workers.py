@@ -30,6 +30,11 @@ class Workers:
     def __init__(self, count: int) -> None:
         self._processes = [_start() for _ in range(count)]
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The numbers of the processes."""
+        return tuple(process.pid for process in self._processes)
+
     def __enter__(self) -> Workers:
         return self
 

@@ -94,7 +94,7 @@ def test_inspect_writes_a_page(polycomp: Polycomp, module: pathlib.Path, tmp_pat
 def test_print_after(polycomp: Polycomp, model: pathlib.Path, tmp_path: pathlib.Path) -> None:
     printed = polycomp("compile", model, "-o", tmp_path / "m.pcm", "--print-after", "import")
     assert "# after import" in printed.out
-    assert "product: float32[2, 6] = MatMul(x, w)" in printed.out
+    assert "float32[2, 6] = MatMul(x, " in printed.out
 
 
 def test_targets_and_cache(polycomp: Polycomp, module: pathlib.Path) -> None:
