@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from polycomp.runtime.binding import Binding
+from polycomp.runtime.binding import Binding, OutputPlan
 from polycomp.runtime.library import ThreadPool
 from polycomp.runtime.memory import ALIGNMENT, Bytes, address_of, allocate
 
@@ -41,7 +41,7 @@ class Frame:
         self._words[_POOL] = base if threads > 1 else 0
         self._arena, self._workspace = allocate(0), allocate(0)
         self.plan: RunPlan | None = None
-        self._staging: dict[int, np.ndarray[Any, Any]] = {}
+        self._staging: dict[int, tuple[np.ndarray[Any, Any], int]] = {}
         self.arguments = (
             ctypes.c_void_p(base + _WORD * _IO),
             ctypes.c_void_p(base + _WORD * self._sizes_at),
@@ -74,15 +74,17 @@ class Frame:
         self._words[_IO + position] = address
 
     def _stage(self, position: int, array: np.ndarray[Any, Any]) -> int:
-        copy = self._staging.get(position)
+        copy, address = self._staging.get(position) or (None, 0)
         if copy is None or copy.shape != array.shape:
-            copy = self._staging[position] = aligned_empty(array.shape, array.dtype, array.nbytes)
+            copy, address = self._staging[position] = aligned_empty(array.shape, array.dtype, array.nbytes)
         np.copyto(copy, array)
-        return address_of(copy)
+        return address
 
-    def set_output(self, position: int, array: np.ndarray[Any, Any]) -> None:
-        """``position`` counts on from the inputs."""
-        self._words[_IO + position] = array.__array_interface__["data"][0]
+    def new_output(self, position: int, plan: OutputPlan) -> np.ndarray[Any, Any]:
+        """A new array for the output; ``position`` counts on from the inputs."""
+        array, address = aligned_empty(plan.shape, plan.dtype, plan.nbytes)
+        self._words[_IO + position] = address
+        return array
 
     def begin(self, pool: ThreadPool | None, timings: int) -> None:
         """Reset the status. ``pool`` must outlive the run and have enough threads (None when one thread is enough);
@@ -93,7 +95,9 @@ class Frame:
         self._words[_TIMINGS] = timings
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> np.ndarray[Any, Any]:
-    """A new uninitialised row-major array whose first element is 64-byte aligned."""
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> tuple[np.ndarray[Any, Any], int]:
+    """A new uninitialised row-major array whose first element is 64-byte aligned, and that element's address."""
     memory = np.empty(nbytes + ALIGNMENT, np.uint8)
-    return np.ndarray(shape, dtype, memory, -address_of(memory) % ALIGNMENT)
+    start = address_of(memory)
+    offset = -start % ALIGNMENT
+    return np.ndarray(shape, dtype, memory, offset), start + offset

@@ -28,10 +28,11 @@ class Library:
     def function(self, name: str, result: Any) -> Any:
         """The exported function ``name``, with its ctypes result type. It keeps the library loaded."""
         try:
-            found: Any = self._functions[name]
+            address = ctypes.cast(self._functions[name], ctypes.c_void_p).value
         except AttributeError as e:
             raise ModuleFileError(f"{self._label} is damaged: its code has no function {name!r}") from e
-        found.restype = result
+        # Made from the address, because ctypes' own function objects refer to themselves and would live on.
+        found: Any = ctypes.CFUNCTYPE(result)(address or 0)
         found.library = self
         return found
 

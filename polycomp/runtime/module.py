@@ -13,7 +13,7 @@ import numpy as np
 from polycomp.errors import ExecutionError, InputError, ModuleFileError
 from polycomp.runtime import dims
 from polycomp.runtime.binding import Shape, bind
-from polycomp.runtime.frame import Frame, RunPlan, aligned_empty
+from polycomp.runtime.frame import Frame, RunPlan
 from polycomp.runtime.image import ModuleImage, ModuleParts, assemble
 from polycomp.runtime.library import Library, shared_pool
 from polycomp.runtime.manifest import Manifest, TensorSpec
@@ -125,9 +125,7 @@ class Module:
         try:
             for i, array in enumerate(arrays):
                 frame.set_input(i, array)
-            results = [aligned_empty(o.shape, o.dtype, o.nbytes) for o in plan.binding.outputs]
-            for i, array in enumerate(results, len(arrays)):
-                frame.set_output(i, array)
+            results = [frame.new_output(i, o) for i, o in enumerate(plan.binding.outputs, len(arrays))]
             pool = self._pools.get(self.threads, self._library) if self.threads > 1 else None
             frame.begin(pool, 0 if times is None else address_of(times))
             status = self._entry(*frame.arguments)
