@@ -1,0 +1,243 @@
+"""Expressions to emitted values: int64 as linear forms, everything else as registers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polycomp.codegen.llvm import emit_index, emit_memory, linear
+from polycomp.codegen.llvm import emit_ops as ops
+from polycomp.codegen.llvm.builder import Value, constant
+from polycomp.codegen.llvm.frame import Frame
+from polycomp.codegen.llvm.linear import Linear
+from polycomp.dtypes import DType
+from polycomp.errors import CompileError
+from polycomp.expr import Binary, Cast, CheckedIndex, Compare, Const, Expr, Load, Select, Unary, Var, walk, wrap
+from polycomp.loops import Buffer
+
+_MANY_TERMS = 8  # a product of sums with more terms than this is not multiplied out
+_STATUS_OFFSET = 8  # of the status word in the context
+
+
+def index(frame: Frame, e: Expr) -> Linear:
+    """An int64 expression as a linear form."""
+    match e:
+        case Const():
+            return linear.constant(int(e.value))
+        case Var():
+            return _index_variable(frame, e)
+        case Binary():
+            return _index_binary(frame, e)
+        case Unary(op="neg"):
+            return linear.scale(index(frame, e.operand), -1)
+        case Cast() if e.operand.dtype.is_integer or e.operand.dtype is DType.BOOL:
+            return _index_cast(frame, e)
+        case Select():
+            return _index_select(frame, e)
+        case CheckedIndex():
+            return _checked(frame, index(frame, e.index), index(frame, e.size))
+    return emit_index.from_value(frame.b, _value(frame, e))
+
+
+def _lookup(frame: Frame, var: Var) -> Linear | Value:
+    try:
+        return frame.env[var]
+    except KeyError:
+        raise CompileError(f"kernel {frame.kernel!r} uses variable {var.name!r} outside of its loop") from None
+
+
+def _index_variable(frame: Frame, var: Var) -> Linear:
+    binding = _lookup(frame, var)
+    return binding if isinstance(binding, Linear) else emit_index.from_value(frame.b, binding)
+
+
+def _index_binary(frame: Frame, e: Binary) -> Linear:
+    a, c = index(frame, e.left), index(frame, e.right)
+    match e.op:
+        case "add" | "sub":
+            return linear.add(a, c, 1 if e.op == "add" else -1)
+        case "mul":
+            if len(a.terms) * len(c.terms) > _MANY_TERMS:
+                a, c = emit_index.as_atom(frame.b, a), emit_index.as_atom(frame.b, c)
+            return linear.multiply(a, c)
+        case "floordiv" | "floormod" if c.is_constant and c.constant > 0:
+            divide = emit_index.floordiv if e.op == "floordiv" else emit_index.floormod
+            return divide(frame.b, a, c.constant)
+        case "min" | "max":
+            return emit_index.extremum(frame.b, e.op, a, c)
+        case "floordiv" | "floormod":
+            return emit_index.divide(frame.b, e.op, a, c)
+    x, y = (emit_index.to_value(frame.b, side) for side in (a, c))
+    return emit_index.from_value(frame.b, ops.binary(frame.b, e.op, x, y))
+
+
+def _index_cast(frame: Frame, e: Cast) -> Linear:
+    """A narrower integer: its type bounds it, and a vector of it stays narrow until it is used."""
+    x = value(frame, e.operand)
+    dtype = x.dtype
+    bounded = dtype is not DType.UINT64 and dtype.bits < 64
+    low, high = (int(dtype.minimum), int(dtype.maximum)) if bounded else (None, None)
+    if x.lanes and dtype in (DType.INT32, DType.INT8, DType.INT16, DType.UINT8, DType.UINT16, DType.BOOL):
+        narrow = ops.cast(frame.b, x, DType.INT32)
+        return linear.of_atom(linear.Atom(narrow.ref, low, high, frame.b.order(), x.lanes, 32))
+    return emit_index.from_value(frame.b, ops.cast(frame.b, x, DType.INT64), (low, high))
+
+
+def _index_select(frame: Frame, e: Select) -> Linear:
+    condition = value(frame, e.condition)
+    if condition.ref in ("true", "false"):
+        return index(frame, e.on_true if condition.ref == "true" else e.on_false)
+    if _may_fail(frame, e.on_true) or _may_fail(frame, e.on_false):
+        return emit_index.from_value(frame.b, _guarded_select(frame, condition, e))
+    a, c = index(frame, e.on_true), index(frame, e.on_false)
+    lanes = max(condition.lanes, a.lanes, c.lanes)
+    x, y = emit_index.to_value(frame.b, a, lanes), emit_index.to_value(frame.b, c, lanes)
+    return emit_index.from_value(frame.b, ops.select(frame.b, condition, x, y), emit_index.hull(a, c))
+
+
+def value(frame: Frame, e: Expr) -> Value:
+    """The value of ``e``: a scalar, or a vector when it differs between the lanes of the vector loop."""
+    if e.dtype is DType.INT64:
+        return emit_index.to_value(frame.b, index(frame, e))
+    return _value(frame, e)
+
+
+def _value(frame: Frame, e: Expr) -> Value:
+    b = frame.b
+    match e:
+        case Const():
+            return constant(e.value, e.dtype)
+        case Var():
+            binding = _lookup(frame, e)
+            return emit_index.to_value(b, binding) if isinstance(binding, Linear) else binding
+        case Load():
+            return emit_memory.load(frame, locate(frame, e.source, e.indices))
+        case Binary():
+            return _binary(frame, e)
+        case Compare() if e.left.dtype is DType.INT64:
+            return emit_index.compare(b, e.op, index(frame, e.left), index(frame, e.right))
+        case Compare():
+            return ops.compare(b, e.op, value(frame, e.left), value(frame, e.right))
+        case Unary():
+            return ops.unary(b, e.op, value(frame, e.operand))
+        case Cast():
+            return ops.cast(b, value(frame, e.operand), e.dtype)
+        case Select():
+            return _select(frame, e)
+    raise CompileError(f"kernel {frame.kernel!r} holds a {type(e).__name__}, which loop nests may not")
+
+
+def locate(frame: Frame, buffer: Buffer, indices: Sequence[Expr]) -> emit_memory.Address:
+    """The address of ``buffer[indices]``."""
+    strides = frame.strides.get(buffer)
+    if strides is None:
+        strides = tuple(index(frame, wrap(dim)) for dim in buffer.shape)
+        frame.strides[buffer] = strides
+    return emit_memory.locate(frame, buffer, [index(frame, i) for i in indices], strides)
+
+
+def _binary(frame: Frame, e: Binary) -> Value:
+    left = value(frame, e.left)
+    if e.dtype is DType.BOOL and left.ref in ("true", "false") and e.op in ("and", "or"):
+        return left if (left.ref == "true") == (e.op == "or") else value(frame, e.right)
+    if e.op == "pow" and e.dtype.is_float and isinstance(e.right, Const):
+        power = _constant_power(frame, left, float(e.right.value))
+        if power is not None:
+            return power
+    return ops.binary(frame.b, e.op, left, value(frame, e.right))
+
+
+def _constant_power(frame: Frame, x: Value, exponent: float) -> Value | None:
+    """``x ** exponent`` by multiplications where that is as accurate as pow."""
+    b = frame.b
+    match exponent:
+        case 1.0:
+            return x
+        case 2.0:
+            return ops.binary(b, "mul", x, x)
+        case 3.0:
+            return ops.binary(b, "mul", ops.binary(b, "mul", x, x), x)
+        case -1.0:
+            return ops.unary(b, "reciprocal", x)
+    return None
+
+
+def _select(frame: Frame, e: Select) -> Value:
+    condition = value(frame, e.condition)
+    if condition.ref in ("true", "false"):
+        return value(frame, e.on_true if condition.ref == "true" else e.on_false)
+    if _may_fail(frame, e.on_true) or _may_fail(frame, e.on_false):
+        return _guarded_select(frame, condition, e)
+    return ops.select(frame.b, condition, value(frame, e.on_true), value(frame, e.on_false))
+
+
+def _may_fail(frame: Frame, e: Expr) -> bool:
+    """Whether evaluating ``e`` where it is not wanted could load out of bounds or report a wrong index."""
+    for node in walk(e):
+        if isinstance(node, CheckedIndex):
+            return True
+        if isinstance(node, Load) and (
+            any(isinstance(n, Load) for i in node.indices for n in walk(i))
+            or not locate(frame, node.source, node.indices).safe
+        ):
+            return True
+    return False
+
+
+def _guarded_select(frame: Frame, condition: Value, e: Select) -> Value:
+    """A select that evaluates each side only where it is taken."""
+    if condition.lanes:
+        with frame.masked(condition):
+            on_true = value(frame, e.on_true)
+        with frame.masked(ops.unary(frame.b, "not", condition)):
+            on_false = value(frame, e.on_false)
+        return ops.select(frame.b, condition, on_true, on_false)
+    return _branching_select(frame, condition, e)
+
+
+def _branching_select(frame: Frame, condition: Value, e: Select) -> Value:
+    b = frame.b
+    labels = b.new_label("then"), b.new_label("else")
+    done = b.new_label("done")
+    b.branch(condition.ref, *labels)
+    sides = []
+    outer = frame.loaded
+    for label, side in zip(labels, (e.on_true, e.on_false), strict=True):
+        b.start(label)
+        frame.loaded = {buffer: dict(known) for buffer, known in outer.items()}
+        with b.scope():
+            sides.append((b.splat(value(frame, side), frame.lanes), b.label))
+        b.jump(done)
+    frame.loaded = outer
+    b.start(done)
+    (first, _), _ = sides
+    ref = b.phi(first.type, *((side.ref, label) for side, label in sides))
+    return Value(ref, first.dtype, first.lanes)
+
+
+def _checked(frame: Frame, a: Linear, size: Linear) -> Linear:
+    """``a`` where ``0 <= a < size``; elsewhere 0, and the context's status word is set."""
+    b = frame.b
+    inside = b.conjunction(
+        emit_index.compare(b, "ge", a, linear.constant(0)), emit_index.compare(b, "lt", a, size)
+    )
+    assert inside is not None
+    if inside.ref == "true":
+        return a
+    failed = b.conjunction(ops.unary(b, "not", inside), frame.mask)
+    assert failed is not None
+    _report(frame, b.any_lane(failed))
+    _, high = linear.bounds(size)
+    zero = constant(0, DType.INT64)
+    chosen = ops.select(b, inside, emit_index.to_value(b, a), zero)
+    return emit_index.from_value(b, chosen, (0, None if high is None else max(0, high - 1)))
+
+
+def _report(frame: Frame, failed: str) -> None:
+    b = frame.b
+    report, proceed = b.new_label("wrong"), b.new_label("fine")
+    status = b.pure(f"getelementptr i8, ptr %context, i64 {_STATUS_OFFSET}")
+    b.branch(failed, report, proceed)
+    b.start(report)
+    b.void(f"store atomic i64 1, ptr {status} monotonic, align 8")
+    b.jump(proceed)
+    b.start(proceed)
