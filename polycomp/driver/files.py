@@ -6,10 +6,14 @@ import contextlib
 import errno
 import os
 import pathlib
+import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import IO
 
 Chunk = bytes | memoryview
+
+_MOST_AT_ONCE = 1 << 30
 
 
 def write_file(path: pathlib.Path, chunks: Iterable[Chunk]) -> None:
@@ -17,10 +21,15 @@ def write_file(path: pathlib.Path, chunks: Iterable[Chunk]) -> None:
 
     Raises OSError naming ``path``; nothing is left behind then.
     """
-    try:
-        _write(path, chunks)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    with _replacing(path) as file:
+        file.writelines(chunks)
+
+
+def copy_file(source: pathlib.Path, path: pathlib.Path) -> None:
+    """Copy ``source`` to ``path`` in the same manner, within the system where it can."""
+    with _replacing(path) as file, open(source, "rb") as content:
+        while os.sendfile(file.fileno(), content.fileno(), None, _MOST_AT_ONCE):
+            pass
 
 
 def check_writable(path: pathlib.Path) -> None:
@@ -33,21 +42,18 @@ def check_writable(path: pathlib.Path) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def _write(path: pathlib.Path, chunks: Iterable[Chunk]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".polycomp-")
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of ``path`` when the block ends well, and is gone when it does not."""
+    # Not tempfile: its files are for their owner alone, this one has the modes that the user's mask says.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(chunks)
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    """What this process leaves out of a new file's permissions; it can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

@@ -22,25 +22,14 @@ _CHUNK = 16 << 20
 
 
 def model_key(model: ModelLike, options: Options) -> str | None:
-    """What a module made of ``model`` is kept under; None where that cannot be told from the model's bytes alone.
-
-    A ModelProto has no bytes, and weights in other files change without them. A tensor that lies elsewhere says so
-    under the key "location"; models that hold the word for another reason are merely not kept.
-    """
-    with contextlib.ExitStack() as stack:
-        view: bytes | mmap.mmap | None
-        if isinstance(model, str | pathlib.Path):
-            view = stack.enter_context(_mapped(pathlib.Path(model)))
-        elif isinstance(model, bytes):
-            view = model
-        else:
+    """What a module made of ``model`` is kept under; None for a ModelProto, and for a file that cannot be read."""
+    with _content(model) as content:
+        if content is None:
             return None
-        if view is None or view.find(b"location") >= 0:
-            return None
-        content = _digest(view)
+        digest = _digest(content)
     shapes = repr(sorted(options.shapes.items()))
     versions = (compiler_version(), importlib.metadata.version("onnx"))
-    return key_of(content, options.target.key, str(options.threads), shapes, *versions)
+    return key_of(digest, options.target.key, str(options.threads), shapes, *versions)
 
 
 def find_module(cache: Cache, key: str) -> ModuleImage | None:
@@ -55,20 +44,27 @@ def find_module(cache: Cache, key: str) -> ModuleImage | None:
     return image
 
 
-def keep_module(cache: Cache, key: str, parts: ModuleParts) -> None:
-    """Keep a module, unless it is so large that it would push out most others."""
-    if parts.manifest.weight_bytes <= cache.limit // 2:
+def keep_module(cache: Cache, key: str, model: ModelLike, parts: ModuleParts) -> None:
+    """Keep a module, unless it is so large that it would push out most others, or depends on more than ``key`` tells.
+
+    Weights in other files change without the model's own bytes. A tensor that lies elsewhere says so under the key
+    "location"; models that hold the word for another reason are merely not kept.
+    """
+    with _content(model) as content:
+        external = content is None or content.find(b"location") >= 0
+    if not external and parts.manifest.weight_bytes <= cache.limit // 2:
         cache.put(key, lambda path: write_module_file(path, parts))
 
 
 @contextlib.contextmanager
-def _mapped(path: pathlib.Path) -> Iterator[mmap.mmap | None]:
-    """A file's content; None when it cannot be read, which reading the model will explain better."""
+def _content(model: ModelLike) -> Iterator[bytes | mmap.mmap | None]:
+    """A model's bytes; None when it has none, or they cannot be read, which reading the model will explain better."""
     with contextlib.ExitStack() as stack:
-        content = None
-        with contextlib.suppress(OSError, ValueError):  # ValueError: an empty file
-            file = stack.enter_context(open(path, "rb"))
-            content = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        content: bytes | mmap.mmap | None = model if isinstance(model, bytes) else None
+        if isinstance(model, str | pathlib.Path):
+            with contextlib.suppress(OSError, ValueError):  # ValueError: an empty file
+                file = stack.enter_context(open(model, "rb"))
+                content = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         yield content
 
 

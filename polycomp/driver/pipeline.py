@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 
 from polycomp.driver.cache import Cache, open_caches
 from polycomp.driver.describe import module_metadata
+from polycomp.driver.files import copy_file
 from polycomp.driver.kernels import compile_kernels
 from polycomp.driver.link import build_module
 from polycomp.driver.lower import Lowered, lower_graph
@@ -26,18 +28,23 @@ from polycomp.target import available_cores
 
 @dataclasses.dataclass(frozen=True)
 class CompiledModel:
-    """A compiled model: the ``parts`` of its module, or a complete ``image`` where it was compiled before."""
+    """A compiled model: the ``parts`` of its module, with the ``image`` and the ``file`` of it where it was compiled
+    before."""
 
     parts: ModuleParts
     image: ModuleImage | None = None
+    file: pathlib.Path | None = None
 
     @property
     def manifest(self) -> Manifest:
         return self.parts.manifest
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the module file. Raises ModuleFileError when that fails; the file is complete or absent."""
-        write_module_file(path, self.parts)
+        """Write the module file, which is complete or absent. Raises ModuleFileError or OSError when that fails."""
+        if self.file is not None and self.file.exists():
+            copy_file(self.file, pathlib.Path(path))
+        else:
+            write_module_file(path, self.parts)
 
     def module(self, threads: int = 0) -> Module:
         """Load the module, to run with ``threads`` (0: as many as it was compiled for)."""
@@ -56,9 +63,9 @@ def compile_model(model: ModelLike, options: Options, observer: Observer | None 
         return CompiledModel(_compile(model, options, kernels, watch))
     found = None if watch.wants_graphs else find_module(modules, key)
     if found is not None:
-        return CompiledModel(found.parts, found)
+        return CompiledModel(found.parts, found, modules.path(key))
     parts = _compile(model, options, kernels, watch)
-    keep_module(modules, key, parts)
+    keep_module(modules, key, model, parts)
     return CompiledModel(parts)
 
 
