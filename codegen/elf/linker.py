@@ -15,10 +15,11 @@ from polycomp.codegen.elf.reader import ObjectFile, read_object
 from polycomp.codegen.elf.relocations import MACHINES, Machine
 from polycomp.errors import LinkError
 
-_C_FUNCTIONS = ("memcpy", "memset", "memmove", "malloc", "free", "aligned_alloc", "clock_gettime", "syscall")
+_C_FUNCTIONS = ("memcpy", "memset", "memmove", "malloc", "free", "aligned_alloc")
+_SYSTEM_FUNCTIONS = ("clock_gettime", "sched_yield", "syscall")
 _THREAD_FUNCTIONS = ("create", "join", "attr_init", "attr_setstacksize", "attr_destroy", "sigmask")
 
-ALLOWED_IMPORTS = frozenset(_C_FUNCTIONS) | {f"pthread_{name}" for name in _THREAD_FUNCTIONS}
+ALLOWED_IMPORTS = frozenset(_C_FUNCTIONS + _SYSTEM_FUNCTIONS) | {f"pthread_{name}" for name in _THREAD_FUNCTIONS}
 """Functions of libc that a module may call."""
 
 

@@ -66,6 +66,7 @@ declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 declare i64 @syscall(i64, ...)
 declare i32 @clock_gettime(i32, ptr)
+declare i32 @sched_yield()
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @pthread_join(i64, ptr)
 declare i32 @pthread_attr_init(ptr)
@@ -95,7 +96,8 @@ define internal void @pool_wake(ptr %word) nounwind noinline {
   ret void
 }
 
-; Spin until (*word == value) is equal; false when the time for spinning is over.
+; Spin until (*word == value) is equal; false when the time for spinning is over. Yielding now and then lets the thread
+; that is waited for run, should it be queued on the same core, and costs nothing while no other thread wants the core.
 define internal i1 @pool_spin(ptr %word, i32 %value, i1 %equal) nounwind {
 entry:
   br label %try
@@ -112,6 +114,7 @@ pause:
   %more = icmp ult i64 %i.next, $tries
   br i1 %more, label %try, label %check
 check:
+  %yielded = call i32 @sched_yield()
   %now = call i64 @pool_now()
   %first = icmp eq i64 %start, 0
   %started = select i1 %first, i64 %now, i64 %start
