@@ -72,29 +72,36 @@ def _visit(e: Expr, conditions: tuple[Condition, ...], strict: bool) -> Iterator
 
 
 def _access(name: str, load: Load, conditions: tuple[Condition, ...], strict: bool) -> Access:
-    unknowns: dict[Var, Dim] = {}
+    unknowns = _Unknowns(name)
     indices = []
     for index, extent in zip(load.indices, load.source.shape, strict=True):
-        index = _without_checks(index, name, unknowns)
-        if not condition_is_affine(index):
-            index = _unknown(name, extent, unknowns)
-        indices.append(index)
-    return Access(load.source, tuple(indices), conditions, strict, unknowns)
+        index = unknowns.without_checks(index)
+        indices.append(index if condition_is_affine(index) else unknowns.standing_for(index, extent))
+    known = tuple((unknowns.without_checks(c), holds) for c, holds in conditions)
+    return Access(load.source, tuple(indices), known, strict, unknowns.extents)
 
 
-def _without_checks(e: Expr, name: str, unknowns: dict[Var, Dim]) -> Expr:
-    """Replace checked indices, whose value is some number within their bounds."""
-    if isinstance(e, CheckedIndex):
-        return _unknown(name, e.size, unknowns) if condition_is_affine(e.size) else e
-    operands = children(e)
-    new = tuple(_without_checks(c, name, unknowns) for c in operands)
-    return e if new == operands else rebuild(e, new)
+class _Unknowns:
+    """Variables that stand for indices that depend on data; equal expressions share one."""
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.known: dict[Expr, Var] = {}
+        self.extents: dict[Var, Dim] = {}
 
-def _unknown(name: str, extent: Dim, unknowns: dict[Var, Dim]) -> Var:
-    made = Var(f"{name}.{len(unknowns)}")
-    unknowns[made] = extent
-    return made
+    def standing_for(self, e: Expr, extent: Dim) -> Var:
+        if e not in self.known:
+            self.known[e] = Var(f"{self.name}.{len(self.known)}")
+            self.extents[self.known[e]] = extent
+        return self.known[e]
+
+    def without_checks(self, e: Expr) -> Expr:
+        """Replace checked indices, whose value is some number within their bounds."""
+        if isinstance(e, CheckedIndex):
+            return self.standing_for(e, e.size) if condition_is_affine(e.size) else e
+        operands = children(e)
+        new = tuple(self.without_checks(c) for c in operands)
+        return e if new == operands else rebuild(e, new)
 
 
 def _depends_on_data(e: Expr) -> bool:

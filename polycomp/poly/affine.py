@@ -168,18 +168,18 @@ class Frame:
         """``s`` projected onto all dimensions but the last ``count``; it belongs to a frame with those fewer."""
         return s.project_out(_SET, len(self.dims) - count, count)
 
-    def distance(self, a: Form, b: Form, domain: isl.Set) -> tuple[int | None, int | None]:
-        """The least and the greatest value of ``a - b`` on ``domain``; None is unbounded (or an empty domain)."""
-        difference = _piecewise(self.affine(a.plus(b, -1))).intersect_domain(domain)
-        limits = (difference.min_val(), difference.max_val())
+    def limits(self, s: isl.Set, var: Var) -> tuple[int | None, int | None]:
+        """The least and the greatest value of ``var`` in ``s``; None is unbounded (or an empty set)."""
+        _, place = self._places[var]
+        limits = (s.dim_min_val(place), s.dim_max_val(place))
         low, high = (int(v.to_python()) if v.is_int() else None for v in limits)
         return low, high
 
     def sample(self, s: isl.Set) -> Mapping[Expr, int] | None:
-        """The values of all variables at some point of ``s``; None when it is empty."""
-        point = s.sample_point()
-        if point.is_void():
+        """The values of all variables at the first point of ``s`` (for some sizes); None when it is empty."""
+        if s.is_empty():
             return None
+        point = s.lexmin().sample_point()
         kinds = ((self.sizes, _PARAM), (self.dims, _SET))
         return {
             v: int(point.get_coordinate_val(kind, i).to_python()) for names, kind in kinds for i, v in enumerate(names)

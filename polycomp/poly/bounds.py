@@ -183,10 +183,12 @@ class _Finder:
         """The box at ``origin`` plus a constant; None when its size has no constant bound."""
         extents = [self.forms.of(e) for e in self.inner.values()]
         found = isl_variables((*forms, origin, *extents), self.forms)
-        dims = tuple(v for v in found if isinstance(v, Var))
+        distance = Var("distance^")
+        dims = (distance, *(v for v in found if isinstance(v, Var)))
         frame = Frame(isl.Context(), self.forms, size_parameters(found, dims), dims)
-        domain = frame.where(f for v in dims for f in self._within(v))
-        distances = [frame.distance(form, origin, domain) for form in forms]
+        domain = [f for v in dims[1:] for f in self._within(v)]
+        shifted = (form.plus(origin, -1).plus(Form({distance: 1}), -1) for form in forms)
+        distances = [frame.limits(frame.where(domain, [s]), distance) for s in shifted]
         lows, highs = zip(*distances, strict=True)
         if None in lows or None in highs:
             return None

@@ -12,6 +12,7 @@ undefined values (unless they serve as indices or integer divisors), but never o
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.leaves import Schedule
@@ -25,12 +26,23 @@ from polycomp.poly.rule_reductions import broken_reductions
 from polycomp.poly.structure import structure_violation
 from polycomp.poly.violations import Verdict, Violation, ViolationKind, explain
 
-__all__ = ["DEFAULT_QUOTA", "RULES", "Verdict", "Violation", "ViolationKind", "explain", "verify_kernel"]
+__all__ = [
+    "DEFAULT_QUOTA",
+    "RULES",
+    "Verdict",
+    "Violation",
+    "ViolationKind",
+    "explain",
+    "verify_kernel",
+    "violations_by_rule",
+]
 
 DEFAULT_QUOTA = 5_000_000
 """How many isl operations one verification may take, about a second at most."""
 
-RULES = (outside_accesses, premature_reads, broken_reductions, incomplete_outputs, racing_iterations)
+Rule = Callable[[Questions], Iterator[Violation]]
+
+RULES: tuple[Rule, ...] = (outside_accesses, premature_reads, broken_reductions, incomplete_outputs, racing_iterations)
 """All rules, in the order in which they are asked. Each gives the violations that it finds in a well-formed tree."""
 
 
@@ -43,7 +55,15 @@ def verify_kernel(kernel: Kernel, quota: int = DEFAULT_QUOTA) -> Verdict:
     violation = structure_violation(kernel)
     if violation is not None:
         return Verdict(violation)
-    schedule = Schedule(kernel, unfused(kernel.tree, kernel.ranges))
-    questions = Questions(schedule, quota)
+    questions = _questions(kernel, quota)
     found = itertools.chain.from_iterable(rule(questions) for rule in RULES)
     return Verdict(next(found, None), questions.exact.asked)
+
+
+def violations_by_rule(kernel: Kernel, quota: int = DEFAULT_QUOTA) -> dict[Rule, tuple[Violation, ...]]:
+    """Everything that each rule finds wrong with a well-formed tree, for diagnosis: slower than a verdict."""
+    return {rule: tuple(rule(_questions(kernel, quota))) for rule in RULES}
+
+
+def _questions(kernel: Kernel, quota: int) -> Questions:
+    return Questions(Schedule(kernel, unfused(kernel.tree, kernel.ranges)), quota)

@@ -329,13 +329,13 @@ class Prover:
         return False
 
     def _by_multiplying(self, form: Form) -> bool:
-        """``u - x // n >= 0`` for a symbolic n >= 1, as ``(u + 1) * n > x``."""
+        """``r - x // n >= 0`` as ``(r + 1) * n > x``, and ``r + x // n >= 0`` as ``r * n + x >= 0``, for n >= 1."""
         for atom, coefficient in form.terms.items():
-            if coefficient != -1 or not isinstance(atom, Binary) or atom.op != "floordiv":
+            if abs(coefficient) != 1 or not isinstance(atom, Binary) or atom.op != "floordiv":
                 continue
-            divisor = self.forms.of(atom.right)
-            if divisor.is_constant or not self.nonnegative(divisor.add(-1)):
+            divisor, rest = self.forms.of(atom.right), form.plus(Form({atom: 1}), -coefficient)
+            if not self.nonnegative(divisor.add(-1)):
                 continue
-            limit = product(form.plus(Form({atom: 1})).add(1), divisor)
-            return self.nonnegative(limit.plus(self.forms.of(atom.left), -1).add(-1))
+            scaled = product(rest.add(1), divisor).add(-1) if coefficient < 0 else product(rest, divisor)
+            return self.nonnegative(scaled.plus(self.forms.of(atom.left), coefficient))
         return False

@@ -70,7 +70,9 @@ def _leaf_flaws(
         yield _flaw(f"{leaf.statement} does not write the element at its first {statement.tensor.rank} iterators")
     yield from _unknown(leaf.statement, (*leaf.point, *leaf.guards), scope)
     for tensor in dict.fromkeys((statement.tensor, *(a.tensor for a in reads_of(statement)))):
-        if storage_of(tensor, path, positions, kernel) is None:
+        if tensor not in kernel.inputs and all(s.tensor is not tensor for s in kernel.statements.values()):
+            yield _flaw(f"{leaf.statement} uses {tensor.name}, which no statement of the kernel computes")
+        elif storage_of(tensor, path, positions, kernel) is None:
             yield _flaw(f"{leaf.statement} uses {tensor.name}, which is not stored there: allocate it around the loop")
 
 
