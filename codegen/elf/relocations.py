@@ -54,9 +54,9 @@ class Machine:
     relax: Callable[[bytearray, int], bool]
 
 
-def _check(value: int, bits: int, what: str = "signed") -> int:
+def _check(value: int, bits: int) -> int:
     if not -(1 << bits - 1) <= value < 1 << bits - 1:
-        raise OutOfRangeError(f"the distance {value:#x} does not fit into {bits} {what} bits")
+        raise OutOfRangeError(f"the distance {value:#x} does not fit into {bits} signed bits")
     return value
 
 

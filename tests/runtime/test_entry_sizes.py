@@ -78,10 +78,6 @@ def arena_of(expression: Expr) -> Library:
     return Library(link_shared([compile_ir(entry_ir(program, target), target)], ENTRY_SYMBOLS), "sizes")
 
 
-def small(e: Expr, values: dict[Var, int]) -> bool:
-    return abs(evaluate(e, values)) < 2**62
-
-
 @settings(derandomize=True, max_examples=120, deadline=None)
 @given(expressions)
 def test_three_ways_agree(expression):
