@@ -283,6 +283,8 @@ def _simplify_extremum(e: Binary, ranges: Ranges) -> Expr:
     if e.left == e.right:
         return e.left
     smaller = prove(compare("le", e.left, e.right), ranges)
+    if smaller is None and prove(compare("ge", e.left, e.right), ranges):
+        smaller = False
     if smaller is None:
         return e
     return e.left if smaller == (e.op == "min") else e.right

@@ -128,7 +128,7 @@ class Builder:
         elements = 1
         for d in shape:
             if not isinstance(d, Expr):
-                if d < 0:
+                if not 0 <= d < 2**48:
                     raise ShapeError(f"node {node!r} would have an output of the impossible shape {list(shape)}")
                 elements *= d
         if elements >= 2**48:

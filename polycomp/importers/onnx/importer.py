@@ -52,10 +52,7 @@ def import_onnx(model: ModelLike, options: Options | None = None) -> Graph:
     for weights that cannot be read, ShapeError and DTypeError for a node that does not fit its inputs, and
     UnsupportedOperatorError naming all nodes that cannot be compiled.
     """
-    try:
-        return _import(load_model(model), options or Options())
-    except UnicodeDecodeError:
-        raise ModelError("the model holds a name that is not valid UTF-8 text; the file is damaged") from None
+    return _import(load_model(model), options or Options())
 
 
 def _import(loaded: LoadedModel, options: Options) -> Graph:

@@ -7,7 +7,7 @@ import pathlib
 
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from polycomp.errors import ModelError, UnsupportedOperatorError
 
@@ -43,6 +43,10 @@ def load_model(model: ModelLike) -> LoadedModel:
         proto = _parse(model, "byte string")
     if not proto.HasField("graph"):
         raise ModelError("the model holds no graph; it is not an ONNX model, or it was cut off")
+    try:
+        _check_text(proto)
+    except UnicodeDecodeError:
+        raise ModelError(_NO_TEXT) from None
     opset = _opset(proto)
     if proto.functions:
         proto = _inline_functions(proto)
@@ -65,6 +69,20 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
     except DecodeError:
         raise ModelError(f"the model {what} is not an ONNX model, or it is truncated or damaged") from None
     return proto
+
+
+def _check_text(message: Message) -> None:
+    """Raise ModelError for a name that is not UTF-8: protobuf either fails to decode it or gives its bytes."""
+    for field, value in message.ListFields():
+        items = value if field.is_repeated else (value,)
+        if field.type == field.TYPE_MESSAGE:
+            for item in items:
+                _check_text(item)
+        elif field.type == field.TYPE_STRING and any(not isinstance(item, str) for item in items):
+            raise ModelError(_NO_TEXT)
+
+
+_NO_TEXT = "the model holds a name that is not valid UTF-8 text; the file is damaged"
 
 
 def _opset(proto: onnx.ModelProto) -> int:

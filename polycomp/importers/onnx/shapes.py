@@ -10,7 +10,7 @@ import numpy as np
 
 from polycomp.dtypes import DType
 from polycomp.errors import ModelError, ShapeError
-from polycomp.expr import Expr, const, maximum
+from polycomp.expr import Binary, Const, Expr, const, maximum
 from polycomp.importers.onnx.builder import Value
 from polycomp.importers.onnx.known import MAX_KNOWN
 from polycomp.importers.onnx.site import Handler, Site
@@ -71,19 +71,23 @@ def resolve(site: Site, shape: Sequence[Dim], wanted: Sequence[Dim]) -> list[Dim
 
 
 def _without_common(shape: Sequence[Dim], parts: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
-    """Both with the dimensions that they share taken out, and numbers divided by their common factor."""
-    whole, rest = list(shape), []
-    for dim in parts:
-        if isinstance(dim, Expr) and dim in whole:
-            whole.remove(dim)
-        else:
-            rest.append(dim)
-    numbers = math.prod(d for d in whole if not isinstance(d, Expr))
-    divisors = math.prod(d for d in rest if not isinstance(d, Expr))
+    """Both as factors, with the ones that they share taken out, and numbers divided by their common factor."""
+    whole, rest = ([f for d in dims for f in _factors(d)] for dims in (shape, parts))
+    for factor in list(rest):
+        if isinstance(factor, Expr) and factor in whole:
+            whole.remove(factor)
+            rest.remove(factor)
+    numbers, divisors = (math.prod(f for f in side if not isinstance(f, Expr)) for side in (whole, rest))
     common = math.gcd(numbers, divisors) or 1
-    left: list[Dim] = [d for d in whole if isinstance(d, Expr)]
-    right: list[Dim] = [d for d in rest if isinstance(d, Expr)]
+    left = [f for f in whole if isinstance(f, Expr)]
+    right = [f for f in rest if isinstance(f, Expr)]
     return [*left, numbers // common], [*right, divisors // common]
+
+
+def _factors(dim: Dim) -> list[Dim]:
+    if isinstance(dim, Binary) and dim.op == "mul":
+        return [*_factors(dim.left), *_factors(dim.right)]
+    return [int(dim.value) if isinstance(dim, Const) else dim]
 
 
 def _flatten(site: Site) -> Sequence[Value]:

@@ -61,8 +61,8 @@ def to_array(tensor: onnx.TensorProto, folder: pathlib.Path | None, where: str) 
     """
     dtype = dtype_of(tensor.data_type, where)
     shape = tuple(tensor.dims)
-    if any(d < 0 for d in shape):
-        raise ModelError(f"{where} has a negative dimension: its shape is {list(shape)}")
+    if any(not 0 <= d < 2**40 for d in shape):
+        raise ModelError(f"{where} has an impossible shape: {list(shape)}")
     count = math.prod(shape)
     if tensor.data_location == _P.EXTERNAL:
         return _from_bytes(_external(tensor, count * dtype.bytes, folder, where), dtype, shape, where)
