@@ -15,9 +15,10 @@ from polycomp.codegen.llvm.emit_expr import index
 from polycomp.codegen.llvm.emit_loop import counted_loop
 from polycomp.codegen.llvm.frame import Binding, Frame
 from polycomp.codegen.llvm.linear import Atom, Linear
-from polycomp.codegen.llvm.workspace import walk as walk_statements
-from polycomp.expr import Expr, Load, Var, walk, wrap
-from polycomp.loops import Buffer, For, If, Let, Prefetch, Stmt, Store
+from polycomp.expr import Load, Var, walk, wrap
+from polycomp.loops import Buffer, For, Prefetch, Stmt, Store
+from polycomp.loops.visit import expressions
+from polycomp.loops.visit import walk as walk_statements
 
 Emit = Callable[[Frame, Stmt], None]
 
@@ -88,43 +89,28 @@ def _capture(frame: Frame, loop: For) -> _Capture:
     capture = _Capture()
     capture.add("ptr", "%workspace", " align 64", "%workspace")
     capture.add("ptr", "%context", "", "%context")
-    expressions = [e for stmt in walk_statements(loop.body) for e in _expressions(stmt)]
+    used = [e for stmt in walk_statements(loop.body) for e in expressions(stmt)]
     buffers = dict.fromkeys(b for stmt in walk_statements(loop.body) for b in _buffers(stmt))
     for buffer in buffers:
         if buffer in frame.pointers:
             capture.pointers[buffer] = capture.add("ptr", frame.pointers[buffer], " noalias align 64")
-        expressions += [wrap(dim) for dim in buffer.shape]
+        used += [wrap(dim) for dim in buffer.shape]
     plan = frame.plan
     if plan.private:
         sizes = (plan.workspace.shared, plan.workspace.per_thread, *(plan.offsets[b] for b in plan.private))
-        expressions += [wrap(size) for size in sizes]
-    variables = dict.fromkeys(n for e in expressions for n in walk(e) if isinstance(n, Var))
+        used += [wrap(size) for size in sizes]
+    variables = dict.fromkeys(n for e in used for n in walk(e) if isinstance(n, Var))
     for var in variables:
         if var in frame.env:
             capture.env[var] = capture.binding(frame.env[var])
     return capture
 
 
-def _expressions(stmt: Stmt) -> Iterator[Expr]:
-    """The expressions that stand directly in ``stmt``."""
-    match stmt:
-        case For():
-            yield from (stmt.start, stmt.stop)
-        case If():
-            yield stmt.condition
-        case Let():
-            yield stmt.value
-        case Store():
-            yield from (*stmt.indices, stmt.value)
-        case Prefetch():
-            yield from stmt.indices
-
-
 def _buffers(stmt: Stmt) -> Iterator[Buffer]:
     """The buffers that ``stmt`` itself loads from, stores to or prefetches."""
     if isinstance(stmt, Store | Prefetch):
         yield stmt.buffer
-    for e in _expressions(stmt):
+    for e in expressions(stmt):
         yield from (node.source for node in walk(e) if isinstance(node, Load))
 
 

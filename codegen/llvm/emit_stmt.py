@@ -9,11 +9,11 @@ from polycomp.codegen.llvm.emit_expr import index, locate, value
 from polycomp.codegen.llvm.emit_loop import counted_loop
 from polycomp.codegen.llvm.frame import Frame
 from polycomp.codegen.llvm.linear import Linear
-from polycomp.codegen.llvm.workspace import children
 from polycomp.dtypes import DType
 from polycomp.errors import CompileError
 from polycomp.expr import Var, free_vars, wrap
 from polycomp.loops import Alloc, Block, Buffer, For, If, Let, LoopKind, Prefetch, Scope, Stmt, Store
+from polycomp.loops.visit import inner
 
 _VECTORS_AT_ONCE = 4  # registers of 4-byte elements that one piece of a vector loop may fill
 _PIECES_UNROLLED = 8
@@ -145,7 +145,7 @@ def _serial(frame: Frame, loop: For, start: Linear, stop: Linear) -> None:
 
 def _vectorises(loop: For) -> bool:
     """Whether the body has one control flow for all lanes, no loop that is itself special, and no private memory."""
-    return all(_uniform(child, frozenset({loop.var})) for child in children(loop))
+    return all(_uniform(child, frozenset({loop.var})) for child in inner(loop))
 
 
 def _uniform(stmt: Stmt, varying: frozenset[Var]) -> bool:
@@ -159,7 +159,7 @@ def _uniform(stmt: Stmt, varying: frozenset[Var]) -> bool:
                 return False
             if (free_vars(stmt.start) | free_vars(stmt.stop)) & varying:
                 return False
-    return all(_uniform(child, varying) for child in children(stmt))
+    return all(_uniform(child, varying) for child in inner(stmt))
 
 
 def _vector(frame: Frame, loop: For, start: Linear, count: int) -> None:

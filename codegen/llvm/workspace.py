@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from polycomp.expr import Expr, maximum, simplify, wrap
-from polycomp.loops import Alloc, Block, Buffer, For, If, Let, LoopKind, LoopNest, Scope, Stmt
+from polycomp.loops import Alloc, Buffer, For, LoopKind, LoopNest, Scope, Stmt
 from polycomp.loops.program import Workspace
+from polycomp.loops.visit import inner
 from polycomp.te import Dim
 
 _SHARED_ALIGNMENT = 64
@@ -45,29 +46,10 @@ def _place(
         else:
             shared = _plus(shared, size)
     inside = parallel or (isinstance(stmt, For) and stmt.kind is LoopKind.PARALLEL)
-    ends = [_place(child, inside, shared, per_thread, offsets, private) for child in children(stmt)]
+    ends = [_place(child, inside, shared, per_thread, offsets, private) for child in inner(stmt)]
     for shared_end, thread_end in ends:
         shared, per_thread = _largest(shared, shared_end), _largest(per_thread, thread_end)
     return shared, per_thread
-
-
-def children(stmt: Stmt) -> tuple[Stmt, ...]:
-    """The statements directly below ``stmt``."""
-    match stmt:
-        case Block():
-            return stmt.stmts
-        case If():
-            return (stmt.body,) if stmt.orelse is None else (stmt.body, stmt.orelse)
-        case For() | Let() | Alloc():
-            return (stmt.body,)
-    return ()
-
-
-def walk(stmt: Stmt) -> Iterator[Stmt]:
-    """``stmt`` and all statements below it, parents first."""
-    yield stmt
-    for child in children(stmt):
-        yield from walk(child)
 
 
 def byte_size(buffer: Buffer) -> Dim:

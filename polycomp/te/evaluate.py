@@ -61,6 +61,18 @@ def evaluate_dim(dim: Dim, sizes: Mapping[Var, int]) -> int:
     return int(_Grid({}, {}, sizes, ()).value(dim)) if isinstance(dim, Expr) else dim
 
 
+def apply(e: Expr, *operands: Array) -> Array:
+    """A unary, binary, comparison or cast node on the values of its operands, as numpy computes it."""
+    match e:
+        case Binary() | Compare():
+            return _typed(_BINARY[e.op](*operands), e)
+        case Unary():
+            return _typed(_UNARY[e.op](*operands), e)
+        case Cast():
+            return _typed(operands[0], e)
+    raise ExpressionError(f"a {type(e).__name__} is no operation on values")
+
+
 def _value_of(
     tensor: Tensor, values: dict[Tensor, Array], feeds: Mapping[Tensor, Array], sizes: Mapping[Var, int]
 ) -> Array:
@@ -132,11 +144,9 @@ class _Grid:
             case Load():
                 return self._load(e)
             case Binary() | Compare():
-                return _typed(_BINARY[e.op](self.value(e.left), self.value(e.right)), e)
-            case Unary():
-                return _typed(_UNARY[e.op](self.value(e.operand)), e)
-            case Cast():
-                return _typed(self.value(e.operand), e)
+                return apply(e, self.value(e.left), self.value(e.right))
+            case Unary() | Cast():
+                return apply(e, self.value(e.operand))
             case Select():
                 return self._select(e)
             case CheckedIndex():
