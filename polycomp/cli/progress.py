@@ -9,9 +9,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from polycomp.driver.describe import graph_text
 from polycomp.driver.observe import Observer
-from polycomp.graph.ir import Graph
+from polycomp.graph import Graph, to_text
 
 _STAGES: Mapping[str, str] = {
     "import": "reading the model",
@@ -49,7 +48,7 @@ class Display(Observer):
 
     def graph(self, name: str, graph: Graph) -> None:
         if name in self._wanted:
-            click.echo(f"# after {name}\n{graph_text(graph)}")
+            click.echo(f"# after {name}\n{to_text(graph)}")
 
     def kernels(self, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total)
