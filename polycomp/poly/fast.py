@@ -196,9 +196,7 @@ def equal_variables(rows: Sequence[Row], shared: frozenset[Var], prover: Prover)
 
 def _force(first: Form, second: Form, equal: set[Expr], prover: Prover) -> None:
     """Equate digits from the most significant one down, as long as the rest cannot make up for a difference."""
-    paired = {
-        a: c for a, c in first.terms.items() if second.terms.get(a) == c and not _is_equal(a, equal)
-    }
+    paired = {a: c for a, c in first.terms.items() if second.terms.get(a) == c and not _is_equal(a, equal)}
     rest = _unpaired_interval(first, second, paired, equal, prover)
     for atom in sorted(paired, key=lambda a: -abs(paired[a])):
         others = [_spread(prover.range_of(a), c) for a, c in paired.items() if a is not atom and a not in equal]

@@ -68,9 +68,7 @@ def _initialised_late(
         yield from _late(questions, init, update, pair)
 
 
-def _initialised_first(
-    questions: Questions, init: Scheduled, update: Scheduled, storage: Storage, common: int
-) -> bool:
+def _initialised_first(questions: Questions, init: Scheduled, update: Scheduled, storage: Storage, common: int) -> bool:
     """The usual shapes: the common loops have equal iterations, or ``init`` runs in a loop's first one only."""
     if init.positions[common] > update.positions[common]:
         return False

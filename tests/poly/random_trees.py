@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from polycomp import te
 from polycomp.dtypes import DType
-from polycomp.expr import CheckedIndex, Expr, Var, compare, const, eq, minimum, select, simplify, substitute, wrap
+from polycomp.expr import CheckedIndex, Expr, Var, compare, const, eq, minimum, ne, select, simplify, substitute, wrap
 from polycomp.poly.accesses import reads_of
 from polycomp.poly.bounds import required_region
 from polycomp.poly.kernel import Kernel, Statement, statements_of
@@ -347,6 +347,33 @@ def guard_init(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -> No
     return (dataclasses.replace(node, body=(*node.body[:i], moved, *node.body[i + 2 :])),)
 
 
+def odd_guard(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -> Nodes | None:
+    """A guard that is no simple comparison, and may leave something out."""
+    if not isinstance(node, Loop):
+        return None
+    at = rng.randint(0, 7)
+    guard = rng.choice([ne(node.var, const(at)), (node.var < at) | (node.var > at), (node.var < at) | (node.var >= at)])
+    return (dataclasses.replace(node, body=substituted(node.body, {}, (guard,))),)
+
+
+def shift_or_stretch(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -> Nodes | None:
+    """Run over other points than those meant."""
+    if not isinstance(node, Loop) or rng.random() < 0.5:
+        return None
+    value = rng.choice([node.var * 2, node.var + 1, node.var - 1, node.var // 2, node.var % 2])
+    return (dataclasses.replace(node, body=substituted(node.body, {node.var: value})),)
+
+
+def overlap(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -> Nodes | None:
+    """Two nested loops whose digits overlap, so that some points come twice."""
+    if not isinstance(node, Loop) or not isinstance(node.extent, int) or node.extent < 3:
+        return None
+    outer, inner = Var(f"{node.var.name}x{fresh}"), Var(f"{node.var.name}y{fresh}")
+    value = outer + inner
+    body = substituted(node.body, {node.var: value})
+    return (Loop(outer, node.extent - 1, node.kind, (Loop(inner, 2, LoopKind.SERIAL, body),)),)
+
+
 def compute_in_tile(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -> Nodes | None:
     """Inside of a loop, store and compute just what the loop's body reads of some tensor."""
     if not isinstance(node, Loop):
@@ -381,7 +408,7 @@ def _read_points(kernel: Kernel, nodes: Nodes, tensor: Tensor) -> Iterator[tuple
     for node, _ in walk(nodes):
         if isinstance(node, Leaf):
             statement = kernel.statements[node.statement]
-            values = dict(zip(statement.iters, node.point, strict=True))
+            values: dict[Var, Expr] = dict(zip(statement.iters, node.point, strict=True))
             for access in reads_of(statement):
                 if access.tensor is tensor and not access.unknowns:
                     yield tuple(substitute(i, values) for i in access.indices)
@@ -439,7 +466,7 @@ def _without(nodes: Nodes, statements: Sequence[str], tensor: Tensor) -> Nodes:
 REWRITES: Sequence[Rewrite] = (
     interchange, interchange, split, split, split, fuse_loops, fission, merge, merge, swap, change_kind, change_kind,
     reverse_loop, peel, move_producer, sink_storage, resize_storage, drop_guard, duplicate, guard_init,
-    compute_in_tile, compute_in_tile, compute_in_tile,
+    compute_in_tile, compute_in_tile, compute_in_tile, odd_guard, shift_or_stretch, overlap,
 )  # fmt: skip
 
 

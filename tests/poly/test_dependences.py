@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
+import islpy as isl
 from random_trees import kernel_of, random_kernel
 from soundness import all_sizes
 
@@ -64,28 +65,19 @@ def _pairs(
     dependence: Dependence, sizes: dict[Var, int], count: int
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     relation = dependence.relation
-    space = relation.get_space()
     for size, value in sizes.items():
-        if space.find_dim_by_name(_param(), size.name) >= 0:
-            relation = relation.fix_val(_param(), space.find_dim_by_name(_param(), size.name), value)
+        place = relation.get_space().find_dim_by_name(isl.dim_type.param, size.name)
+        if place >= 0:
+            relation = relation.fix_val(isl.dim_type.param, place, isl.Val.int_from_si(relation.get_ctx(), value))
     found: list[tuple[int, ...]] = []
     flat = relation.wrap().flatten().project_out_all_params()
     flat.foreach_point(lambda p: found.append(_coordinates(p)))
     return ((x[:count], x[count:]) for x in found)
 
 
-def _param() -> object:
-    import islpy
-
-    return islpy.dim_type.param
-
-
-def _coordinates(point: object) -> tuple[int, ...]:
-    import islpy
-
-    p: islpy.Point = point
-    count = p.get_space().dim(islpy.dim_type.set)
-    return tuple(int(p.get_coordinate_val(islpy.dim_type.set, i).to_python()) for i in range(count))
+def _coordinates(point: isl.Point) -> tuple[int, ...]:
+    count = point.get_space().dim(isl.dim_type.set)
+    return tuple(int(point.get_coordinate_val(isl.dim_type.set, i).to_python()) for i in range(count))
 
 
 def test_a_copy_has_exactly_the_identity() -> None:

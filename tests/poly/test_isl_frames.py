@@ -14,7 +14,7 @@ from polycomp.poly.linear import Form, Forms
 from polycomp.te import placeholder
 
 
-def points_of(frame: Frame, s: isl.Set, at: list[dict[Var, int]]) -> list[bool]:
+def points_of(frame: Frame, s: isl.Set, at: list[dict[Expr, int]]) -> list[bool]:
     """Whether each point of the grid is in ``s``."""
     fixed = (frame.where(zero=[Form({v: 1}, -x) for v, x in p.items()]) for p in at)
     return [not s.intersect(f).is_empty() for f in fixed]

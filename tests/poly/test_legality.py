@@ -136,9 +136,7 @@ def test_a_split_reduction_without_its_guard() -> None:
     kernel = kernel_of([te.compute((4,), lambda i: te.sum(a[i, k], axis=k), "C")])
     init, _ = kernel.tree
     update = Leaf("C.update", (I, IO * 2 + II))
-    assert rejected(
-        with_tree(kernel, init, loops((update,), (I, 4), (IO, 2), (II, 2))), ViolationKind.OUTSIDE
-    ) == (
+    assert rejected(with_tree(kernel, init, loops((update,), (I, 4), (IO, 2), (II, 2))), ViolationKind.OUTSIDE) == (
         "C.update[i=0, k=3] updates C[0] outside of the reduction's domain (k < 3); "
         "guard the split of the reduction loop"
     )

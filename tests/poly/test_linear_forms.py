@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Mapping
 
 from polycomp.expr import Expr, Interval, Var, compare, const, maximum, minimum, select
 from polycomp.poly.linear import Form, Forms, Prover, linear_facts, same
 from polycomp.poly.violations import evaluate
 
 X, Y, N = Var("x"), Var("y"), Var("N")
-RANGES: dict[Var, Interval] = {X: (0, 5), Y: (-2, 3), N: (1, 4)}
+BOUNDS = {X: (0, 5), Y: (-2, 3), N: (1, 4)}
+RANGES: Mapping[Var, Interval] = BOUNDS
 
 
 def random_index(rng: random.Random, depth: int) -> Expr:
@@ -22,12 +24,12 @@ def random_index(rng: random.Random, depth: int) -> Expr:
     return rng.choice((*arithmetic, minimum(a, b), maximum(a, b), select(a < b, a, b - 1)))
 
 
-def value(e: Expr, at: dict[Var, int]) -> int:
-    return evaluate(Form({e: 1}), dict(at))
+def value(e: Expr, at: Mapping[Expr, int]) -> int:
+    return evaluate(Form({e: 1}), at)
 
 
-def grid() -> list[dict[Var, int]]:
-    axes = [[(v, x) for x in range(low, high + 1)] for v, (low, high) in RANGES.items()]  # type: ignore[operator]
+def grid() -> list[dict[Expr, int]]:
+    axes = [[(v, x) for x in range(low, high + 1)] for v, (low, high) in BOUNDS.items()]
     return [dict(point) for point in itertools.product(*axes)]
 
 
@@ -37,7 +39,7 @@ def test_forms_equal_their_expressions() -> None:
     for _ in range(300):
         e = random_index(rng, 3)
         form = Forms(RANGES).of(e)
-        assert all(evaluate(form, dict(p)) == value(e, p) for p in points), str(e)
+        assert all(evaluate(form, p) == value(e, p) for p in points), str(e)
         assert all(value(form.expr(), p) == value(e, p) for p in points), str(e)
 
 

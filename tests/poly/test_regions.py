@@ -77,7 +77,7 @@ def test_boxes_hold_all_elements() -> None:
         origin, extent = box
         assert not free_vars(origin) & extents.keys()
         for io, jo, ii, k in itertools.product(range(4), range(3), range(3), range(2)):
-            at = {IO: io, JO: jo, II: ii, K: k}
+            at: dict[Expr, int] = {IO: io, JO: jo, II: ii, K: k}
             low = value(origin, at)
             for (index,) in indices:
                 assert low <= value(index, at) < low + value(wrap(extent), at), f"{index} at {at}"

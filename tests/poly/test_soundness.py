@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from random_primitives import random_primitives
 from random_trees import random_kernel, random_schedule
 from soundness import Judgement, Tally, drive, judge
 
-from polycomp.poly import legality
+from polycomp.poly import legality, rule_races, rule_reductions
+from polycomp.poly.fast import Covering
 from polycomp.poly.legality import Verdict
+from polycomp.poly.linear import Prover
 
 
 def test_the_order_of_definition_is_legal() -> None:
@@ -43,6 +46,17 @@ def test_the_harness_needs_every_rule() -> None:
         if sum(map(bool, violations.values())) == 1:
             found[next(rule for rule, v in violations.items() if v)] += 1
     assert all(found.values()), {rule.__name__: count for rule, count in found.items()}
+
+
+def test_both_tiers_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the structural tier, isl alone gives the same verdicts."""
+    kernels = [random_schedule(random.Random(seed)) for seed in range(2000, 2200)]
+    verdicts = [legality.verify_kernel(k).legal for k in kernels]
+    monkeypatch.setattr(Covering, "reaches", lambda *_: False)
+    monkeypatch.setattr(Prover, "nonnegative", lambda *_: False)
+    monkeypatch.setattr(rule_races, "equal_variables", lambda rows, shared, prover: shared)
+    monkeypatch.setattr(rule_reductions, "equal_variables", lambda rows, shared, prover: shared)
+    assert [legality.verify_kernel(k).legal for k in kernels] == verdicts
 
 
 def test_tally_counts_conservative_rejections() -> None:
