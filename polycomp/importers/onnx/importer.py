@@ -22,7 +22,7 @@ from polycomp.importers.onnx import (
 )
 from polycomp.importers.onnx.builder import Builder, Value
 from polycomp.importers.onnx.known_rules import evaluate
-from polycomp.importers.onnx.reader import DEFAULT_DOMAINS, LoadedModel, ModelLike, load_model
+from polycomp.importers.onnx.reader import DEFAULT_DOMAINS, LoadedModel, ModelLike, expand_functions, load_model
 from polycomp.importers.onnx.schema import check_node, schema_of
 from polycomp.importers.onnx.site import Handler, Site
 from polycomp.importers.onnx.tensors import DTYPES, dtype_name, dtype_of, to_array
@@ -56,11 +56,11 @@ def import_onnx(model: ModelLike, options: Options | None = None) -> Graph:
 
 
 def _import(loaded: LoadedModel, options: Options) -> Graph:
-    graph = loaded.proto.graph
-    if not graph.node:
+    if not loaded.proto.graph.node:
         raise ModelError("the model's graph is empty: it has no nodes")
-    if not graph.output:
+    if not loaded.proto.graph.output:
         raise ModelError("the model's graph has no outputs")
+    graph = expand_functions(loaded, HANDLERS)
     nodes = list(zip(graph.node, _node_names(graph.node), strict=True))
     _check_supported(nodes, loaded.opset)
     _check_order(graph, nodes)

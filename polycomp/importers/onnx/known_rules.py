@@ -87,12 +87,18 @@ def _divide(a: Array, b: Array) -> Array:
     return np.asarray(np.where((a < 0) != (b < 0), -quotient, quotient)).astype(a.dtype)
 
 
+def _remainder(a: Array, b: Array) -> Array:
+    """Of integers, with the divisor's sign (fmod has its own attribute and is left to the run)."""
+    return np.asarray(np.mod(a, np.where(b == 0, 1, b)))
+
+
 _NUMERIC: Mapping[str, Callable[..., Array]] = MappingProxyType(
     {
         "Add": np.add,
         "Sub": np.subtract,
         "Mul": np.multiply,
         "Div": _divide,
+        "Mod": _remainder,
         "Neg": np.negative,
         "Abs": np.abs,
         "Floor": np.floor,
@@ -122,6 +128,8 @@ def _arithmetic(site: Site, arrays: Sequence[Array]) -> Value | None:
     if not _broadcastable(arrays):
         return None  # the operator's own shape rule has the better message
     dtype = _result_dtype(site)
+    if site.op == "Mod" and (not dtype.is_integer or site.integer("fmod", 0)):
+        return None
     if not any(map(is_symbolic, arrays)):
         return site.known(np.asarray(_NUMERIC[site.op](*arrays)), dtype)
     function = _COMPARISONS[site.op](site) if site.op in _COMPARISONS else _SYMBOLIC.get(site.op)

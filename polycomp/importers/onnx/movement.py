@@ -273,9 +273,23 @@ def _blocks(site: Site) -> Sequence[Value]:
     block = site.integer("blocksize")
     if block < 1:
         raise ModelError(f"{site.where} has blocksize={block}")
-    if site.op == "SpaceToDepth":
+    mode = site.choice("mode", "DCR", ("DCR", "CRD"))
+    if site.op == "DepthToSpace":
+        return [site.emit("DepthToSpace", site.input(), blocksize=block, mode=mode)]
+    if mode == "DCR":
         return [site.emit("SpaceToDepth", site.input(), blocksize=block)]
-    return [site.emit("DepthToSpace", site.input(), blocksize=block, mode=site.choice("mode", "DCR", ("DCR", "CRD")))]
+    return [_channels_first(site, block)]
+
+
+def _channels_first(site: Site, block: int) -> Value:
+    """SpaceToDepth with the channel outermost in the new channels: [n, c, h, b, w, b] to [n, c, b, b, h, w]."""
+    x = site.input()
+    if x.rank != 4:
+        raise ShapeError(f"{site.where} needs an input of 4 dimensions, but it has {x.rank}")
+    n, c, h, w = x.shape
+    split = site.reshape(x, (n, c, h // block, block, w // block, block))
+    moved = site.emit("Transpose", split, perm=(0, 1, 3, 5, 2, 4))
+    return site.reshape(moved, (n, c * block * block, h // block, w // block))
 
 
 def _trilu(site: Site) -> Sequence[Value]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Collection
 
 import onnx
+import onnx.defs
 import onnx.inliner
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
 
 from polycomp.errors import ModelError, UnsupportedOperatorError
 
@@ -51,6 +53,44 @@ def load_model(model: ModelLike) -> LoadedModel:
     if proto.functions:
         proto = _inline_functions(proto)
     return LoadedModel(proto, opset, folder)
+
+
+def expand_functions(model: LoadedModel, known: Collection[str]) -> onnx.GraphProto:
+    """The model's graph; operators that are not ``known`` but that ONNX defines by others are written out."""
+    wanted = {n.op_type for n in model.proto.graph.node if n.domain in DEFAULT_DOMAINS} - set(known)
+    expandable = sorted(op for op in wanted if _has_body(op, model.opset))
+    if not expandable:
+        return model.proto.graph
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for node in proto.graph.node:
+        if node.op_type in expandable:
+            _write_defaults(node, onnx.defs.get_schema(node.op_type, model.opset, ""))
+    try:
+        functions = [("", op) for op in expandable]
+        expanded = onnx.inliner.inline_selected_functions(proto, functions, inline_schema_functions=True)
+    except (RuntimeError, ValueError, EncodeError) as error:
+        raise UnsupportedOperatorError(
+            f"the model uses {', '.join(expandable)}, which could not be expanded to other operators: {error}"
+        ) from None
+    return expanded.graph
+
+
+def _write_defaults(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
+    """Give absent attributes their default values, which bodies refer to by name."""
+    given = {a.name for a in node.attribute}
+    for name, attribute in schema.attributes.items():
+        default = attribute.default_value
+        if name not in given and default.name:
+            node.attribute.append(default)
+
+
+def _has_body(op: str, opset: int) -> bool:
+    try:
+        schema = onnx.defs.get_schema(op, opset, "")
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
 
 
 def _read(path: pathlib.Path) -> bytes:

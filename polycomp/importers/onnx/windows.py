@@ -98,7 +98,7 @@ def _conv_transpose(site: Site) -> Sequence[Value]:
     strides = _per_dimension(site, "strides", 1, rank, 1)
     dilations = _per_dimension(site, "dilations", 1, rank, 1)
     extra = _per_dimension(site, "output_padding", 0, rank, 0)
-    pads = _transposed_pads(site, kernel, strides, dilations, extra)
+    pads, extra = _transposed_pads(site, kernel, strides, dilations, extra)
     inputs = (site.input(0), site.input(1), site.optional(2))
     sizes = {"strides": strides, "dilations": dilations, "output_padding": extra, "pads": pads}
     return [site.emit("ConvTranspose", *inputs, group=_group(site), **sizes)]
@@ -110,12 +110,14 @@ def _transposed_pads(
     strides: tuple[int, ...],
     dilations: tuple[int, ...],
     extra: tuple[int, ...],
-) -> tuple[int, ...]:
-    """Pads of a transposed convolution, from output_shape or auto_pad when these decide (ONNX ConvTranspose)."""
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Pads and output padding of a transposed convolution; output_shape or auto_pad may decide them (ONNX
+    ConvTranspose). An output_shape beyond what the windows reach is padded at the end."""
     rank = len(kernel)
     auto_pad = site.choice("auto_pad", "NOTSET", _AUTO_PADS)
     if auto_pad == "VALID" or (auto_pad == "NOTSET" and not site.given("output_shape")):
-        return _per_dimension(site, "pads", 0, 2 * rank, 0) if auto_pad == "NOTSET" else (0,) * (2 * rank)
+        given = _per_dimension(site, "pads", 0, 2 * rank, 0) if auto_pad == "NOTSET" else (0,) * (2 * rank)
+        return given, extra
     sizes = site.input().shape[2:]
     if any(isinstance(s, Expr) for s in sizes):
         raise site.unsupported("output_shape and auto_pad need spatial sizes that are known; fix the input's shape")
@@ -123,14 +125,15 @@ def _transposed_pads(
     wanted = site.integers("output_shape", [s * stride for s, stride in zip(known, strides, strict=True)])[-rank:]
     if len(wanted) != rank:
         raise ShapeError(f"{site.where} has output_shape={wanted}, but its input wants {rank} values")
-    begins, ends = [], []
+    begins, ends, beyond = [], [], []
     for d in range(rank):
         full = strides[d] * (known[d] - 1) + extra[d] + (kernel[d] - 1) * dilations[d] + 1
         total = max(0, full - wanted[d])
+        beyond.append(extra[d] + max(0, wanted[d] - full))
         small, large = total // 2, total - total // 2
         begins.append(small if auto_pad == "SAME_UPPER" else large)
         ends.append(large if auto_pad == "SAME_UPPER" else small)
-    return (*begins, *ends)
+    return (*begins, *ends), tuple(beyond)
 
 
 def _pool(site: Site) -> Sequence[Value]:
