@@ -36,6 +36,10 @@ Region = tuple[tuple[Expr, Dim] | None, ...]
 None where no box is known, so that only the whole dimension is safe."""
 
 
+_QUOTA = 1_000_000
+"""How many isl operations the box of one dimension may take."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Hull:
     """``low <= index <= low + width``."""
@@ -68,6 +72,19 @@ class _Finder:
             known[var] = (0, None if high is None else high - 1)
         self.forms = Forms(known)
         self.prover = Prover(self.forms, ())
+        self.extents = {var: self._extent(wrap(extent)) for var, extent in inner.items()}
+        self.sizes = frozenset(v for form in self.extents.values() for v in form.variables) - inner.keys()
+
+    def _extent(self, extent: Expr) -> Form:
+        """An upper bound of a loop's extent: the last part of a split, ``min(6, n - 6*i)``, counts as a whole one."""
+        form = self.forms.of(extent)
+        for atom, coefficient in form.terms.items():
+            if isinstance(atom, Binary) and atom.op == "min" and coefficient > 0:
+                operands = (self.forms.of(atom.left), self.forms.of(atom.right))
+                constant = next((o for o in operands if o.is_constant), None)
+                if constant is not None:
+                    return form.plus(Form({atom: 1}), -coefficient).plus(constant, coefficient)
+        return form
 
     def dimension(self, indices: Sequence[Expr]) -> tuple[Expr, Dim] | None:
         """The box of one dimension, or None."""
@@ -84,12 +101,8 @@ class _Finder:
         return simplify(hull.low.expr(), self.forms.ranges), _dim(hull.width.add(1))
 
     def _is_static(self, width: Form) -> bool:
-        """Whether nothing but sizes occurs: variables without an upper bound, or known to be no loop."""
-        return all(v not in self.inner and self.is_size(v) for v in width.variables)
-
-    def is_size(self, var: Var) -> bool:
-        """A size is what extents of inner loops are made of; other outer variables are loops."""
-        return any(var in free_vars(wrap(e)) for e in self.inner.values())
+        """Whether nothing but sizes occurs: what extents of inner loops are made of. Other variables are loops."""
+        return width.variables <= self.sizes
 
     def hull(self, e: Expr) -> _Hull | None:
         """Bounds of ``e`` over the inner variables, or None when interval arithmetic finds none."""
@@ -107,11 +120,7 @@ class _Finder:
 
     def _atom(self, atom: Expr) -> _Hull | None:
         if isinstance(atom, Var) and atom in self.inner:
-            extent = self.inner[atom]
-            if not isinstance(extent, int) and not self._is_static(self.forms.of(extent)):
-                high = self.forms.ranges[atom][1]
-                return None if high is None else _Hull(Form({}), Form({}, high))
-            return _Hull(Form({}), self.forms.of(extent).add(-1))
+            return _Hull(Form({}), self.extents[atom].add(-1))
         if not (free_vars(atom) & self.inner.keys()):
             return _Hull(Form({atom: 1}), Form({}))
         if isinstance(atom, Select):
@@ -172,7 +181,7 @@ class _Finder:
         origins = [h.low for h in hulls if h is not None]
         try:
             boxes = [box for origin in origins if (box := self._box_from(origin, forms)) is not None]
-        except NotAffineError:
+        except (NotAffineError, isl.Error):  # no affine indices, or the quota is spent: the next method is cruder
             return None
         if not boxes:
             return None
@@ -185,7 +194,9 @@ class _Finder:
         found = isl_variables((*forms, origin, *extents), self.forms)
         distance = Var("distance^")
         dims = (distance, *(v for v in found if isinstance(v, Var)))
-        frame = Frame(isl.Context(), self.forms, size_parameters(found, dims), dims)
+        context = isl.Context()
+        context.set_max_operations(_QUOTA)
+        frame = Frame(context, self.forms, size_parameters(found, dims), dims)
         domain = [f for v in dims[1:] for f in self._within(v)]
         shifted = (form.plus(origin, -1).plus(Form({distance: 1}), -1) for form in forms)
         distances = [frame.limits(frame.where(domain, [s]), distance) for s in shifted]

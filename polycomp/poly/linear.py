@@ -278,9 +278,6 @@ class Prover:
         facts = (*self.facts, *atom_facts(form, self.forms))
         return self._search(form, facts, [SEARCH_LIMIT]) or self._by_cases(form) or self._by_multiplying(form)
 
-    def zero(self, form: Form) -> bool:
-        return self.nonnegative(form) and self.nonnegative(form.scaled(-1))
-
     def is_zero_loop(self, var: Var) -> bool:
         """Whether a loop variable can only be 0."""
         return self.nonnegative(Form({var: -1}))

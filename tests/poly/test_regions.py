@@ -55,6 +55,14 @@ def test_symbolic_extents() -> None:
     assert text([(IO, K * 2)], {K: N}) == ["io + 1", "0 + ((N * 2) - 1)"]
 
 
+def test_the_last_part_of_a_split_counts_as_a_whole_one() -> None:
+    assert text([(IO * 6 + II,)], {II: minimum(N - IO * 6, 6)}) == ["(io * 6) + 6"]
+
+
+def test_triangular_loops() -> None:
+    assert text([(IO * 8 + II + K,)], {II: 4, K: II + 1}) == ["(io * 8) + 7"]
+
+
 def test_data_dependent_indices_have_no_box() -> None:
     at = placeholder((10,), "int64", "at")
     assert text([(at[IO], IO)], {II: 4}) == ["none", "io + 1"]
