@@ -6,7 +6,7 @@ from polycomp.codegen.llvm.builder import ModuleBuilder, Value
 from polycomp.codegen.llvm.lanewise import lanewise
 from polycomp.codegen.llvm.math_exp import exp, exp_sum
 from polycomp.codegen.llvm.math_log import log, log_double
-from polycomp.codegen.llvm.num import Num, two_product
+from polycomp.codegen.llvm.num import Num, clamp, two_product
 from polycomp.dtypes import DType
 
 _REMAINDER = "polycomp.remainder"
@@ -26,8 +26,9 @@ def pow_double(x: Num, y: Num) -> Num:
     high, low = log_double(is_regular.select(base, base.like(1.0)))
     infinite = base.eq(0.0).select(base.like(float("-inf")), base.like(float("inf")))
     high = is_regular.select(high, infinite)
-    product, error = two_product(y, high)
-    error = error + y * low
+    limited = clamp(y, -(2.0**900), 2.0**900)  # splitting must not overflow; the result is 0, 1 or infinite anyway
+    product, error = two_product(limited, high)
+    error = error + limited * low
     error = (product.abs() < 800.0).select(error, error.like(0.0))
     return _with_sign_and_limits(x, y, exp_sum(product, error))
 
@@ -48,23 +49,22 @@ def _with_sign_and_limits(x: Num, y: Num, magnitude: Num) -> Num:
 def pow_integer(x: Num, y: Num) -> Num:
     """Integer power modulo 2**bits, by squaring; a negative exponent gives the power rounded to zero."""
     b, kind = x.b, x.value.type
+    exponent = (y > 0).select(y, y.like(0)) if y.dtype.is_signed else y
     before, loop, done = b.label, b.new_label("square"), b.new_label("powered")
     b.jump(loop)
     b.start(loop)
     names = [f"%{part}{b.order()}" for part in ("base", "rest", "product")]
+    for name, start in zip(names, (x, exponent, x.like(1)), strict=True):
+        b.void(f"{name} = phi {kind} [ {start.value.ref}, %{before} ], [ {name}.next, %{loop} ]")
     base, rest, product = (Num(b, Value(name, x.dtype, x.lanes)) for name in names)
-    starts = (x, (y > y.like(0)).select(y, y.like(0)) if y.dtype.is_signed else y, x.like(1))
-    following = [f"{name}.next" for name in names]
-    for name, start, then in zip(names, starts, following, strict=True):
-        b.void(f"{name} = phi {kind} [ {start.value.ref}, %{before} ], [ {then}, %{loop} ]")
-    one = x.like(1)
-    new = (base * base, Num(b, Value(b.pure(f"lshr {kind} {names[1]}, {one.value.ref}"), x.dtype, x.lanes)),
-           (rest & 1).ne(0).select(product * base, product))  # fmt: skip
-    for then, value in zip(following, new, strict=True):
-        b.void(f"{then} = add {kind} {value.value.ref}, {x.like(0).value.ref}")
-    b.branch(Num(b, Value(following[1], x.dtype, x.lanes)).ne(0).any(), loop, done)
+    b.void(f"{names[0]}.next = mul {base.value}, {base.value.ref}")
+    b.void(f"{names[1]}.next = lshr {rest.value}, {x.like(1).value.ref}")
+    odd = (rest & 1).ne(0)
+    b.void(f"{names[2]}.next = select {odd.value}, {(product * base).value}, {product.value}")
+    left = Num(b, Value(f"{names[1]}.next", x.dtype, x.lanes))
+    b.branch(left.ne(0).any(), loop, done)
     b.start(done)
-    result = Num(b, Value(following[2], x.dtype, x.lanes))
+    result = Num(b, Value(f"{names[2]}.next", x.dtype, x.lanes))
     return _negative_power(x, y, result) if x.dtype.is_signed else result
 
 

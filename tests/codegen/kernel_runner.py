@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import mmap
 import tempfile
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +15,9 @@ from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.codegen.llvm.machine import compile_ir
 from polycomp.codegen.llvm.pool import POOL_SYMBOLS, pool_ir
 from polycomp.dtypes import DType
-from polycomp.expr import Expr, Var, const, substitute, wrap
+from polycomp.expr import Expr, Var, const, simplify, substitute, wrap
 from polycomp.loops import Block, Buffer, For, LoopKind, LoopNest, Stmt, Store
+from polycomp.loops.interpreter import interpret
 from polycomp.target import Target, host_target, parse_target
 
 HOST = host_target()
@@ -71,16 +73,20 @@ class Kernel:
 
 def extent(dim: int | Expr, known: Mapping[Var, Expr]) -> int:
     """The value of a size."""
-    from polycomp.expr import simplify
-
     return int(simplify(substitute(wrap(dim), known)).value)
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy at an address that is a multiple of 64."""
-    memory = np.empty(array.nbytes + 64, np.uint8)
-    first = -memory.ctypes.data % 64
-    copy = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    """A copy at a multiple of 64 that ends (but for that) at a page which may not be touched, as starts the first."""
+    page = mmap.PAGESIZE
+    inner = -(-max(array.nbytes, 1) // page) * page
+    memory = mmap.mmap(-1, inner + 2 * page)
+    bytes_ = np.frombuffer(memory, np.uint8)
+    libc = ctypes.CDLL(None)
+    for guard in (0, page + inner):
+        assert libc.mprotect(ctypes.c_void_p(bytes_.ctypes.data + guard), ctypes.c_size_t(page), 0) == 0
+    first = page + (inner - array.nbytes) // 64 * 64
+    copy = bytes_[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 
@@ -110,3 +116,15 @@ def elementwise(name: str, inputs: Sequence[Buffer], output: Buffer, value: Expr
     vectors = loop(outer, whole, loop(lane, lanes, store(outer * lanes + lane), LoopKind.VECTOR))
     rest = For(tail, const(whole * lanes), const(count), LoopKind.SERIAL, store(tail))
     return LoopNest(name, (), tuple(inputs), (output,), block(vectors, rest))
+
+
+def assert_like_interpreter(
+    nest: LoopNest, *inputs: np.ndarray, sizes: Mapping[str, int] | None = None, threads: int = 0, rtol: float = 1e-6
+) -> None:
+    """The kernel gives what the interpreter gives, with AVX-512 (where the host has it) and with AVX2."""
+    expected = interpret(nest, inputs, sizes or {})
+    for target in (HOST, AVX2):
+        results, status = Kernel(nest, target, threads)(*inputs, sizes=sizes)
+        assert status == 0
+        for result, wanted in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result, wanted, rtol=rtol, atol=0)
