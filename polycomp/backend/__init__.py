@@ -1,0 +1,1 @@
+"""Interfaces that other projects define and polycomp implements."""
