@@ -37,6 +37,12 @@ def fresh_name(wanted: str, taken: set[str]) -> str:
     return name
 
 
+def fresh_tensor_name(kernel: Kernel, wanted: str) -> str:
+    """``wanted``, or with a number behind it when the kernel already has a tensor of that name."""
+    taken = {s.tensor.name for s in kernel.statements.values()} | {t.name for t in kernel.inputs}
+    return fresh_name(wanted, taken)
+
+
 def stage_tree(statements: tuple[Statement, ...], taken: set[str]) -> Nodes:
     """Loops over the whole domain of a stage: spatial loops, then initialisation and reduction loops."""
     last = statements[-1]
@@ -179,7 +185,7 @@ def _renamed(tree: Nodes, names: Mapping[str, str]) -> Nodes:
 def cache_write(kernel: Kernel, tensor: Tensor, taken: set[str]) -> tuple[Kernel, Tensor]:
     """Compute ``tensor`` in ``<name>.acc``, which takes over its loops, and copy from there in new plain loops."""
     found = statements_for(kernel, tensor)
-    acc = dataclasses.replace(tensor, name=f"{tensor.name}.acc")
+    acc = dataclasses.replace(tensor, name=fresh_tensor_name(kernel, f"{tensor.name}.acc"))
     moved = {s.name: dataclasses.replace(s, name=acc.name + s.name[len(tensor.name) :], tensor=acc) for s in found}
     copy = Statement(tensor.name, tensor, tensor.axes, tuple(tensor.axes), Load(acc, tuple(tensor.axes)))
     tree = _renamed(kernel.tree, {old: s.name for old, s in moved.items()})
@@ -203,7 +209,7 @@ def cache_read(
         raise ScheduleError(
             f"cache_read: {tensor.name!r} has {tensor.rank} dimensions, there is no dimension {wrong[0]}"
         )
-    packed = _packed_copy(tensor, tiles, reader)
+    packed = _packed_copy(tensor, tiles, reader, fresh_tensor_name(kernel, f"{tensor.name}.packed"))
 
     def change(indices: tuple[Expr, ...]) -> Expr:
         outer = [i // tiles[d] if d in tiles else i for d, i in enumerate(indices)]
@@ -216,7 +222,7 @@ def cache_read(
     return dataclasses.replace(new, tree=with_root_storage(tree, packed)), packed
 
 
-def _packed_copy(tensor: Tensor, tiles: Mapping[int, int], reader: Tensor) -> Tensor:
+def _packed_copy(tensor: Tensor, tiles: Mapping[int, int], reader: Tensor, name: str) -> Tensor:
     outer = [as_dim(simplify((wrap(n) + (tiles.get(d, 1) - 1)) // tiles.get(d, 1))) for d, n in enumerate(tensor.shape)]
     shape = (*outer, *tiles.values())
     axes = tuple(Axis(f"p{d}", DType.INT64, n) for d, n in enumerate(shape))
@@ -227,7 +233,7 @@ def _packed_copy(tensor: Tensor, tiles: Mapping[int, int], reader: Tensor) -> Te
         if simplify(wrap(tensor.shape[d]) % factor) != const(0):
             inside = compare("lt", indices[d], tensor.shape[d])
             value = select(inside, value, const(0, tensor.dtype))
-    return Tensor(f"{tensor.name}.packed", shape, tensor.dtype, axes, value, reader.source)
+    return Tensor(name, shape, tensor.dtype, axes, value, reader.source)
 
 
 def rfactor(kernel: Kernel, tensor: Tensor, axis: int, factor: int, taken: set[str]) -> tuple[Kernel, Tensor]:
@@ -241,35 +247,21 @@ def rfactor(kernel: Kernel, tensor: Tensor, axis: int, factor: int, taken: set[s
         raise ScheduleError(
             f"rfactor of {tensor.name!r}: it has {len(reduced)} reduction axes, not one numbered {axis}"
         )
-    partial = _partial_results(tensor, update, reduced, axis, factor)
+    partial = _partial_results(tensor, update, reduced, axis, factor, fresh_tensor_name(kernel, f"{tensor.name}.rf"))
     lane = Axis(f"{reduced[axis].name}.lane", DType.INT64, factor)
     rest = dataclasses.replace(update, iters=(*tensor.axes, lane), value=Load(partial, (*tensor.axes, lane)))
     made = statements_of(partial)
-    names = frozenset(s.name for s in found)
     stages = (*stage_tree(made, taken), *stage_tree((found[0], rest), taken))
-    tree = insert_beside(kernel.tree, update.name, stages, after=True)
-    tree = _remove_first(tree, names)
+    replaced = {s.name: f"{s.name} replaced" for s in found}
+    tree = insert_beside(_renamed(kernel.tree, replaced), replaced[update.name], stages, after=True)
+    tree = remove_statements(tree, frozenset(replaced.values()))
     new = with_statements(kernel, {**{s.name: s for s in made}, rest.name: rest})
     return dataclasses.replace(new, tree=with_root_storage(tree, partial)), partial
 
 
-def _remove_first(tree: Nodes, names: frozenset[str]) -> Nodes:
-    """Remove the first subtree (outermost loop) that executes one of ``names``."""
-    result: list[Node] = []
-    pending = True
-    for node in tree:
-        if pending and statements_in((node,)) & names:
-            pending = False
-            if isinstance(node, Allocate):
-                result.append(dataclasses.replace(node, body=_remove_first(node.body, names)))
-            elif remaining := remove_statements((node,), names):
-                result.extend(remaining)
-        else:
-            result.append(node)
-    return tuple(result)
-
-
-def _partial_results(tensor: Tensor, update: Statement, reduced: tuple[Axis, ...], axis: int, factor: int) -> Tensor:
+def _partial_results(
+    tensor: Tensor, update: Statement, reduced: tuple[Axis, ...], axis: int, factor: int, name: str
+) -> Tensor:
     old = reduced[axis]
     count = as_dim(simplify((wrap(old.extent) + (factor - 1)) // factor))
     outer = Axis(f"{old.name}.outer", DType.INT64, count)
@@ -281,4 +273,4 @@ def _partial_results(tensor: Tensor, update: Statement, reduced: tuple[Axis, ...
     axes = tuple(outer if a is old else a for a in reduced)
     body = Reduce(update.reduce, value, axes)
     shape = (*tensor.shape, factor)
-    return Tensor(f"{tensor.name}.rf", shape, tensor.dtype, (*tensor.axes, lane), body, tensor.source)
+    return Tensor(name, shape, tensor.dtype, (*tensor.axes, lane), body, tensor.source)

@@ -257,7 +257,7 @@ class _Tiling:
         else:
             loops = schedule.compute_at(self.result, attach, Scope.REGISTER, overcompute=symbolic)
         spatial, reduced = loops[:rank], loops[rank:]
-        # Rows outside of blocks: a broadcast row element is then dead after its block of FMAs, not after the whole tile.
+        # Rows outside of blocks: a broadcast element is then dead after one block of FMAs, not after the whole tile.
         tiled = [spatial[d] for d in (self.roles.row, self.roles.block) if d is not None]
         for loop in tiled:
             schedule.unroll(loop)

@@ -119,7 +119,7 @@ def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: i
         _place(schedule, tensor, row, lanes)
         partial = partials.get(tensor)
         if partial is not None:
-            _place(schedule, partial, row, lanes)
+            _place_partial(schedule, partial, row)
     if inner:
         vectorize_innermost(schedule, inner, lanes)
     if rows and any(map(_is_big_domain, (*own, main))):
@@ -140,21 +140,29 @@ def _partial_sums(schedule: Schedule, tensor: Tensor, lanes: int) -> Tensor | No
     return schedule.rfactor(tensor, len(axes) - 1, vectors * lanes)
 
 
-def _place(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: int) -> None:
-    """Compute ``tensor`` inside of ``row`` (or where it is, without one) and vectorise its innermost loop."""
-    rank = tensor.rank
+def _move_to(schedule: Schedule, tensor: Tensor, row: LoopRef | None) -> tuple[Sequence[LoopRef], Sequence[LoopRef]]:
+    """Compute ``tensor`` inside of ``row`` (or leave it where it is, without one); its spatial and reduce loops."""
     if row is None:
         loops = schedule[tensor].loops
     else:
         loops = schedule.compute_at(tensor, row, _scope(schedule, tensor, row))
-    spatial, reduced = loops[:rank], loops[rank:]
-    if tensor.name.endswith(".rf"):
-        schedule.vectorize(spatial[-1])
-        schedule.reorder(*spatial[:-1], *reduced, spatial[-1])
-    elif reduced and constant(schedule.extent(reduced[-1])) is not None and _is_short(schedule, reduced[-1]):
+    return loops[: tensor.rank], loops[tensor.rank :]
+
+
+def _place(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: int) -> None:
+    """Compute ``tensor`` inside of ``row`` and vectorise its innermost loop."""
+    spatial, reduced = _move_to(schedule, tensor, row)
+    if reduced and _is_short(schedule, reduced[-1]):
         schedule.vectorize(reduced[-1])
     elif not reduced and spatial:
         vectorize_innermost(schedule, spatial, lanes)
+
+
+def _place_partial(schedule: Schedule, tensor: Tensor, row: LoopRef | None) -> None:
+    """Compute vectors of partial results inside of ``row``: the reduction runs outside of the vectors."""
+    spatial, reduced = _move_to(schedule, tensor, row)
+    schedule.vectorize(spatial[-1])
+    schedule.reorder(*spatial[:-1], *reduced, spatial[-1])
 
 
 def _is_short(schedule: Schedule, loop: LoopRef) -> bool:
@@ -191,24 +199,20 @@ def _schedule_columns(schedule: Schedule, main: Tensor, own: list[Tensor], lanes
     schedule.reorder(*order)
     attach = blocks or (rows[-1] if rows else None)
     for tensor in reversed(own):
-        _place_column(schedule, tensor, attach)
+        _place_column(schedule, tensor, attach, lanes)
     schedule.vectorize(vector)
     outside = [*rows, *([blocks] if blocks else [])]
     if outside and any(map(_is_big_domain, (*own, main))):
         parallelize(schedule, outside)
 
 
-def _place_column(schedule: Schedule, tensor: Tensor, attach: LoopRef | None) -> None:
-    if attach is None:
-        loops = schedule[tensor].loops
-    else:
-        loops = schedule.compute_at(tensor, attach, _scope(schedule, tensor, attach))
-    spatial, reduced = loops[: tensor.rank], loops[tensor.rank :]
+def _place_column(schedule: Schedule, tensor: Tensor, attach: LoopRef | None, lanes: int) -> None:
+    spatial, reduced = _move_to(schedule, tensor, attach)
     if not spatial:
         return
     vector = spatial[-1]
     if constant(schedule.extent(vector)) is None:
-        _, vector = schedule.split(vector, 16)
+        _, vector = schedule.split(vector, lanes)
     schedule.vectorize(vector)
     if reduced:
         schedule.reorder(*spatial[:-1], *reduced, vector)

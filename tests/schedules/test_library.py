@@ -11,7 +11,7 @@ from polycomp import te
 from polycomp.expr import Var, maximum, select, unary
 from polycomp.loops import lower_kernel
 from polycomp.loops.interpreter import interpret
-from polycomp.poly import verify_kernel
+from polycomp.poly.legality import verify_kernel
 from polycomp.schedules.library import schedule_kernel
 from polycomp.target import Target
 from polycomp.te import Tensor
@@ -27,7 +27,7 @@ def check(definition: Definition, sizes: Mapping[Var, int] | None = None, seed: 
     inputs, outputs = definition
     bound = dict(sizes or {})
     kernel = schedule_kernel("k", inputs, outputs, {v: (1, 64) for v in bound}, SMALL)
-    verify_kernel(kernel)
+    assert verify_kernel(kernel).violation is None
     nest = lower_kernel(kernel)
     rng = np.random.default_rng(seed)
     feeds = [_random(rng, t, bound) for t in inputs]
