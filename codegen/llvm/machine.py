@@ -53,11 +53,12 @@ def _parse(ir_text: str) -> llvm.ModuleRef:
 
 
 def _optimise(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
-    """LLVM's default pipeline without its vectorisers: schedules vectorise, so they would only cost compile time."""
+    """LLVM's default pipeline without vectorisers and unrollers: schedules do that, so they would only cost time."""
     tuning = llvm.create_pipeline_tuning_options(speed_level=_SPEED_LEVEL)
     tuning.loop_vectorization = False
     tuning.slp_vectorization = False
     tuning.loop_interleaving = False
+    tuning.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
 
@@ -74,6 +75,11 @@ def _target_machine(target: Target) -> llvm.TargetMachine:
 
 @functools.cache
 def _initialise() -> None:
-    """Register all of LLVM's code generators, once per process."""
+    """Register all of LLVM's code generators, once per process.
+
+    The scheduler before register allocation is switched off (for the process: LLVM has no finer switch): code comes in
+    the order that schedules chose, and reordering makes register tiles spill that use all registers exactly.
+    """
+    llvm.set_option("polycomp", "-enable-misched=0")
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
