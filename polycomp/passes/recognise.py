@@ -21,7 +21,7 @@ _X, _EPSILON = Any("x"), Number(name="epsilon")
 
 def recognise(graph: Graph, options: Options) -> Graph:
     """Replace decomposed GELU, LayerNormalization, RMSNormalization and their like by the operator itself."""
-    return apply_rules(graph, RULES)
+    return apply_rules(graph, RULES, last_first=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -225,12 +225,17 @@ Rule = Callable[[Editor, Node], bool]
 """Tries to rewrite at a node; True when it changed the graph."""
 
 
-def apply_rules(graph: Graph, rules: Mapping[str, Sequence[Rule]]) -> Graph:
-    """Apply the rules of each node's operator ("" for any operator) until none fits."""
+def apply_rules(graph: Graph, rules: Mapping[str, Sequence[Rule]], last_first: bool = False) -> Graph:
+    """Apply the rules of each node's operator ("" for any operator) until none fits.
+
+    Nodes are visited in order, or from the last to the first, so that of two patterns that overlap the one whose
+    root comes later wins.
+    """
     for _ in range(_MAX_ROUNDS):
         editor = Editor(graph)
         changed = False
-        for name in [n.name for n in editor.nodes()]:
+        names = [n.name for n in editor.nodes()]
+        for name in reversed(names) if last_first else names:
             changed |= _apply_at(editor, name, rules)
         graph = editor.finish()
         if not changed:

@@ -117,7 +117,7 @@ def test_damaged_files_never_crash() -> None:
         except PolycompError as error:
             assert str(error), f"case {number} has no message"
             continue
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is the failure that is looked for)
             pytest.fail(f"case {number} raised {type(error).__name__}: {error}")
         assert isinstance(graph, Graph)
         imported += 1

@@ -22,10 +22,12 @@ def evaluate_graph(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]
     values: dict[str, Array] = {**graph.constants, **feeds}
     for node in graph.nodes:
         types = [graph.types[i] if i else None for i in node.inputs]
-        tensors = [None if t is None else placeholder(t.shape, t.dtype, i) for i, t in zip(node.inputs, types)]
+        tensors = [
+            None if t is None else placeholder(t.shape, t.dtype, i) for i, t in zip(node.inputs, types, strict=True)
+        ]
         outputs = operators()[node.op].lower(graph.call(node), tensors)
-        given = {t: values[i] for t, i in zip(tensors, node.inputs) if t is not None}
-        values.update(zip(node.outputs, evaluate(outputs, given, sizes)))
+        given = {t: values[i] for t, i in zip(tensors, node.inputs, strict=True) if t is not None}
+        values.update(zip(node.outputs, evaluate(outputs, given, sizes), strict=True))
         for output in node.outputs:
             expected = _bind(graph.types[output], sizes)
             assert values[output].shape == expected.shape, (node, values[output].shape, expected)
@@ -39,7 +41,7 @@ def _bind(kind: TensorType, sizes: Mapping[Var, int]) -> TensorType:
 def _sizes(graph: Graph, feeds: Mapping[str, Array]) -> dict[Var, int]:
     sizes: dict[Var, int] = {}
     for name in graph.inputs:
-        for dim, size in zip(graph.types[name].shape, feeds[name].shape):
+        for dim, size in zip(graph.types[name].shape, feeds[name].shape, strict=True):
             if isinstance(dim, Var):
                 sizes[dim] = size
     return sizes
