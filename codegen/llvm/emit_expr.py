@@ -217,9 +217,7 @@ def _branching_select(frame: Frame, condition: Value, e: Select) -> Value:
 def _checked(frame: Frame, a: Linear, size: Linear) -> Linear:
     """``a`` where ``0 <= a < size``; elsewhere 0, and the context's status word is set."""
     b = frame.b
-    inside = b.conjunction(
-        emit_index.compare(b, "ge", a, linear.constant(0)), emit_index.compare(b, "lt", a, size)
-    )
+    inside = b.conjunction(emit_index.compare(b, "ge", a, linear.constant(0)), emit_index.compare(b, "lt", a, size))
     assert inside is not None
     if inside.ref == "true":
         return a

@@ -240,8 +240,10 @@ def cast(b: FunctionBuilder, x: Value, dtype: DType) -> Value:
     if dtype is DType.BOOL:
         return compare(b, "ne", x, constant(0, x.dtype, x.lanes))
     if x.dtype.is_float:
-        return _convert(b, "fpext" if dtype.bits > x.dtype.bits else "fptrunc", x, dtype) if dtype.is_float else (
-            _float_to_int(b, x, dtype)
+        return (
+            _convert(b, "fpext" if dtype.bits > x.dtype.bits else "fptrunc", x, dtype)
+            if dtype.is_float
+            else (_float_to_int(b, x, dtype))
         )
     if dtype.is_float:
         return _convert(b, "sitofp" if x.dtype.is_signed else "uitofp", x, dtype)

@@ -40,9 +40,7 @@ class _Split:
 def _split(x: Num) -> _Split:
     """For positive finite x. Integer arithmetic on the bits, as musl's log does."""
     wide = x.dtype is DType.FLOAT64
-    integer, mantissa, base = (
-        (DType.INT64, 52, 0x3FE6A09E00000000) if wide else (DType.INT32, 23, 0x3F3504F3)
-    )
+    integer, mantissa, base = (DType.INT64, 52, 0x3FE6A09E00000000) if wide else (DType.INT32, 23, 0x3F3504F3)
     smallest, lift = (2.0**-1022, 54) if wide else (2.0**-126, 25)
     denormal = x < smallest
     bits = denormal.select(x * 2.0**lift, x).bits(integer) - base

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
 from polycomp.codegen.elf import link_shared
 from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.codegen.llvm.machine import compile_ir
@@ -50,7 +51,9 @@ class Kernel:
         """The outputs, and the status word afterwards."""
         sizes = sizes or {}
         known = {v: const(sizes[v.name]) for v in self.nest.sizes}
-        arrays = [aligned(np.ascontiguousarray(x, b.dtype.numpy)) for x, b in zip(inputs, self.nest.inputs, strict=True)]
+        arrays = [
+            aligned(np.ascontiguousarray(x, b.dtype.numpy)) for x, b in zip(inputs, self.nest.inputs, strict=True)
+        ]
         outputs = [aligned(filler(tuple(extent(d, known) for d in b.shape), b.dtype)) for b in self.nest.outputs]
         scratch = extent(self.workspace.shared, known) + max(1, self.threads) * extent(self.workspace.per_thread, known)
         workspace = aligned(np.full(max(scratch, 64), 0xEE, np.uint8))

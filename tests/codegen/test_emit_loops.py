@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from kernel_runner import AVX2, HOST, Kernel, assert_like_interpreter, block, extent, loop
+
 from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.codegen.llvm.machine import assembly
 from polycomp.dtypes import DType
@@ -16,7 +17,7 @@ from polycomp.loops import Alloc, Buffer, For, If, Let, LoopKind, LoopNest, Scop
 from polycomp.target import Target
 
 F32, I64 = DType.FLOAT32, DType.INT64
-I, J, K, N, M = Var("i"), Var("j"), Var("k"), Var("n"), Var("m")
+AT, J, K, N, M = Var("i"), Var("j"), Var("k"), Var("n"), Var("m")
 V, U, P = LoopKind.VECTOR, LoopKind.UNROLL, LoopKind.PARALLEL
 
 
@@ -32,13 +33,13 @@ def gemm(rows: int, columns: int, tiles: int, depth: int) -> LoopNest:
     io, jo = Var("io"), Var("jo")
 
     def each(body: Stmt) -> Stmt:
-        return loop(I, rows, loop(J, columns, body, V), U)
+        return loop(AT, rows, loop(J, columns, body, V), U)
 
-    update = each(Store(tile, (I, J), Load(a, (io * rows + I, K)) * Load(b, (jo, K, J)), "sum"))
+    update = each(Store(tile, (AT, J), Load(a, (io * rows + AT, K)) * Load(b, (jo, K, J)), "sum"))
     body = block(
-        each(Store(tile, (I, J), const(0, F32))),
+        each(Store(tile, (AT, J), const(0, F32))),
         loop(K, depth, update),
-        each(Store(c, (io * rows + I, jo * columns + J), Load(tile, (I, J)))),
+        each(Store(c, (io * rows + AT, jo * columns + J), Load(tile, (AT, J)))),
     )
     return LoopNest("gemm", (), (a, b), (c,), loop(io, tiles, loop(jo, tiles, Alloc(tile, body))))
 
@@ -86,23 +87,25 @@ def test_gemm_on_arm_multiplies_by_element_or_vector() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (17, 33)])
 def test_symbolic_sizes(shape: tuple[int, int]) -> None:
     x, y = Buffer("x", F32, (M, N)), Buffer("y", F32, (N, M))
-    body = loop(I, M, loop(J, N, Store(y, (J, I), Load(x, (I, J)) * const(2, F32))))
-    assert_like_interpreter(LoopNest("nest", (M, N), (x,), (y,), body), ramp(*shape), sizes={"m": shape[0], "n": shape[1]})
+    body = loop(AT, M, loop(J, N, Store(y, (J, AT), Load(x, (AT, J)) * const(2, F32))))
+    assert_like_interpreter(
+        LoopNest("nest", (M, N), (x,), (y,), body), ramp(*shape), sizes={"m": shape[0], "n": shape[1]}
+    )
 
 
 def test_loop_bounds_of_outer_variables_and_minima() -> None:
     x, y = Buffer("x", F32, (N,)), Buffer("y", F32, (N,))
-    stop = minimum((I + 1) * 8, N)
-    inner = For(J, I * 8, stop, LoopKind.SERIAL, Store(y, (J,), Load(x, (J,)) + const(1, F32)))
-    nest = LoopNest("nest", (N,), (x,), (y,), loop(I, (N + 7) // 8, inner))
+    stop = minimum((AT + 1) * 8, N)
+    inner = For(J, AT * 8, stop, LoopKind.SERIAL, Store(y, (J,), Load(x, (J,)) + const(1, F32)))
+    nest = LoopNest("nest", (N,), (x,), (y,), loop(AT, (N + 7) // 8, inner))
     for n in (0, 1, 8, 21):
         assert_like_interpreter(nest, ramp(n), sizes={"n": n})
 
 
 def test_unrolled_loops_fold_their_conditions() -> None:
     x, y = Buffer("x", F32, (4,)), Buffer("y", F32, (4,))
-    body = If(compare("lt", I, 3), Store(y, (I,), Load(x, (I + 1,))), Store(y, (I,), const(9, F32)))
-    nest = LoopNest("nest", (), (x,), (y,), loop(I, 4, body, U))
+    body = If(compare("lt", AT, 3), Store(y, (AT,), Load(x, (AT + 1,))), Store(y, (AT,), const(9, F32)))
+    nest = LoopNest("nest", (), (x,), (y,), loop(AT, 4, body, U))
     assert_like_interpreter(nest, ramp(4))
     assert "br i1" not in emit_kernel(nest, HOST).ir
 
@@ -116,11 +119,11 @@ def scratch_nest(kind: LoopKind) -> LoopNest:
     def over(body: Stmt) -> Stmt:
         return loop(J, M, body)
 
-    first = loop(I, N, over(Store(doubled, (I, J), Load(x, (I, J)) * const(2, F32))), kind)
-    fill = over(Store(row, (J,), Load(doubled, (I, M - 1 - J))))
-    drain = over(Store(y, (I, J), Load(row, (J,)) + const(1, F32)))
-    add = block(over(Store(other, (J,), Load(x, (I, J)))), over(Store(y, (I, J), Load(other, (J,)), "sum")))
-    second = loop(I, N, block(Alloc(row, block(fill, drain)), Alloc(other, add)), kind)
+    first = loop(AT, N, over(Store(doubled, (AT, J), Load(x, (AT, J)) * const(2, F32))), kind)
+    fill = over(Store(row, (J,), Load(doubled, (AT, M - 1 - J))))
+    drain = over(Store(y, (AT, J), Load(row, (J,)) + const(1, F32)))
+    add = block(over(Store(other, (J,), Load(x, (AT, J)))), over(Store(y, (AT, J), Load(other, (J,)), "sum")))
+    second = loop(AT, N, block(Alloc(row, block(fill, drain)), Alloc(other, add)), kind)
     return LoopNest("scratch", (M, N), (x,), (y,), Alloc(doubled, block(first, second)))
 
 
@@ -143,15 +146,15 @@ def test_workspace_of_siblings_is_shared_and_aligned() -> None:
 def test_parallel_loop_captures_what_surrounds_it() -> None:
     x, y = Buffer("x", F32, (3, 20)), Buffer("y", F32, (3, 20))
     factor, shift = Var("factor", F32), Var("shift")
-    store = Store(y, (K, I), Load(x, (K, (I + shift) % 20)) * factor)
-    body = Let(factor, Load(x, (K, const(0))), Let(shift, K * 2 + 1, For(I, const(0), 19 + N, P, store)))
+    store = Store(y, (K, AT), Load(x, (K, (AT + shift) % 20)) * factor)
+    body = Let(factor, Load(x, (K, const(0))), Let(shift, K * 2 + 1, For(AT, const(0), 19 + N, P, store)))
     nest = LoopNest("nest", (N,), (x,), (y,), loop(K, 3, body))
     assert_like_interpreter(nest, ramp(3, 20), sizes={"n": 1}, threads=2)
 
 
 def test_nested_parallel_loops_run_serially_inside() -> None:
     x, y = Buffer("x", F32, (5, 9)), Buffer("y", F32, (5, 9))
-    body = loop(I, 5, loop(J, 9, Store(y, (I, J), Load(x, (I, J))), P), P)
+    body = loop(AT, 5, loop(J, 9, Store(y, (AT, J), Load(x, (AT, J))), P), P)
     nest = LoopNest("nest", (), (x,), (y,), body)
     assert_like_interpreter(nest, ramp(5, 9), threads=2)
     assert emit_kernel(nest, HOST).ir.count("call void @polycomp_parallel_for") == 1
@@ -161,7 +164,9 @@ def test_parallel_register_tiles() -> None:
     nest = gemm(4, 16, 3, 20)
     outer = nest.body
     assert isinstance(outer, For)
-    parallel = LoopNest(nest.name, (), nest.inputs, nest.outputs, For(outer.var, outer.start, outer.stop, P, outer.body))
+    parallel = LoopNest(
+        nest.name, (), nest.inputs, nest.outputs, For(outer.var, outer.start, outer.stop, P, outer.body)
+    )
     a, b = ramp(12, 20), ramp(3, 20, 16)
     assert_like_interpreter(parallel, a, b, threads=2, rtol=1e-4)
 
@@ -169,7 +174,7 @@ def test_parallel_register_tiles() -> None:
 def test_inputs_and_outputs_in_order_of_the_signature() -> None:
     a, b = Buffer("a", F32, (2,)), Buffer("b", I64, (2,))
     c, d = Buffer("c", F32, (2,)), Buffer("d", I64, (2,))
-    body = loop(I, 2, block(Store(c, (I,), Load(a, (I,))), Store(d, (I,), Load(b, (I,)) * N + M)))
+    body = loop(AT, 2, block(Store(c, (AT,), Load(a, (AT,))), Store(d, (AT,), Load(b, (AT,)) * N + M)))
     nest = LoopNest("nest", (N, M), (a, b), (c, d), body)
     assert_like_interpreter(nest, ramp(2), np.array([2**40, -3]), sizes={"n": 3, "m": 10})
 
@@ -177,13 +182,17 @@ def test_inputs_and_outputs_in_order_of_the_signature() -> None:
 def test_int64_data_wraps_around() -> None:
     x, y = Buffer("x", I64, (8,)), Buffer("y", I64, (8, 3))
     here = Load(x, (J,))
-    stores = [Store(y, (J, const(p)), e) for p, e in enumerate([here * here + here, (here + J) * (here - 3), here * 3 - here])]
+    stores = [
+        Store(y, (J, const(p)), e) for p, e in enumerate([here * here + here, (here + J) * (here - 3), here * 3 - here])
+    ]
     values = np.array([2**62, -(2**63), 2**63 - 1, 5, -7, 0, 2**40 + 1, 3])
     for kind in (V, LoopKind.SERIAL):
         nest = LoopNest("nest", (), (x,), (y,), loop(J, 8, block(*stores), kind))
         (result,), _ = Kernel(nest)(values)
         with np.errstate(over="ignore"):
-            expected = np.stack([values * values + values, (values + np.arange(8)) * (values - 3), values * 3 - values], 1)
+            expected = np.stack(
+                [values * values + values, (values + np.arange(8)) * (values - 3), values * 3 - values], 1
+            )
         np.testing.assert_array_equal(result, expected)
 
 

@@ -5,12 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kernel_runner import AVX2, HOST, Kernel, assert_like_interpreter, block, loop
+
 from polycomp.dtypes import DType
-from polycomp.expr import Binary, Cast, CheckedIndex, Expr, Load, Select, Unary, Var, compare, const, eq, maximum, minimum
+from polycomp.expr import (
+    Binary,
+    Cast,
+    CheckedIndex,
+    Expr,
+    Load,
+    Select,
+    Unary,
+    Var,
+    compare,
+    const,
+    eq,
+    maximum,
+    minimum,
+)
 from polycomp.loops import Alloc, Buffer, If, Let, LoopKind, LoopNest, Prefetch, Scope, Store
 
 F32, I64 = DType.FLOAT32, DType.INT64
-I, J, K, N = Var("i"), Var("j"), Var("k"), Var("n")
+AT, J, K, N = Var("i"), Var("j"), Var("k"), Var("n")
 V, U = LoopKind.VECTOR, LoopKind.UNROLL
 
 
@@ -42,7 +57,7 @@ def test_strided_stores(stride: int, masked: bool, dtype: DType) -> None:
     x, y = Buffer("x", dtype, (lanes,)), Buffer("y", dtype, (size,))
     index = J * stride if stride >= 0 else const(size - 1) + J * stride
     store = Store(y, (index,), Load(x, (J,)))
-    clear = loop(I, size, Store(y, (I,), const(0, dtype)))
+    clear = loop(AT, size, Store(y, (AT,), const(0, dtype)))
     body = If(compare("lt", J % 3, 2), store) if masked else store
     nest = LoopNest("nest", (), (x,), (y,), block(clear, loop(J, lanes, body, V)))
     assert_like_interpreter(nest, ramp(lanes).astype(dtype.numpy))
@@ -50,14 +65,14 @@ def test_strided_stores(stride: int, masked: bool, dtype: DType) -> None:
 
 def test_symbolic_stride() -> None:
     x, y = Buffer("x", F32, (16, N)), Buffer("y", F32, (N, 16))
-    nest = LoopNest("nest", (N,), (x,), (y,), loop(I, N, loop(J, 16, Store(y, (I, J), Load(x, (J, I))), V)))
+    nest = LoopNest("nest", (N,), (x,), (y,), loop(AT, N, loop(J, 16, Store(y, (AT, J), Load(x, (J, AT))), V)))
     for n in (0, 1, 5):
         assert_like_interpreter(nest, ramp(16, n), sizes={"n": n})
 
 
 def test_symbolic_stride_store() -> None:
     x, y = Buffer("x", F32, (N, 16)), Buffer("y", F32, (16, N))
-    nest = LoopNest("nest", (N,), (x,), (y,), loop(I, N, loop(J, 16, Store(y, (J, I), Load(x, (I, J))), V)))
+    nest = LoopNest("nest", (N,), (x,), (y,), loop(AT, N, loop(J, 16, Store(y, (J, AT), Load(x, (AT, J))), V)))
     assert_like_interpreter(nest, ramp(7, 16), sizes={"n": 7})
 
 
@@ -65,17 +80,20 @@ def test_symbolic_stride_store() -> None:
 @pytest.mark.parametrize("offset", [-9, 0, 5])
 def test_divided_lane_indices(divisor: int, offset: int) -> None:
     x, y = Buffer("x", F32, (40,)), Buffer("y", F32, (3, 24))
-    position = I * 5 + J + offset
+    position = AT * 5 + J + offset
     index = position // divisor + 12 + position % divisor
-    nest = LoopNest("nest", (), (x,), (y,), loop(I, 3, loop(J, 24, Store(y, (I, J), Load(x, (index % 40,))), V)))
+    nest = LoopNest("nest", (), (x,), (y,), loop(AT, 3, loop(J, 24, Store(y, (AT, J), Load(x, (index % 40,))), V)))
     assert_like_interpreter(nest, ramp(40))
 
 
 def test_scalar_floor_division_of_negatives() -> None:
     y = Buffer("y", I64, (41, 6))
-    stores = [Store(y, (I, const(p)), e) for p, e in enumerate([(I - 20) // 7, (I - 20) % 7, (I - 20) // 8, (I - 20) % 8])]
-    stores += [Store(y, (I, const(4)), (I - 20) // N), Store(y, (I, const(5)), (I - 20) % N)]
-    assert_like_interpreter(LoopNest("nest", (N,), (), (y,), loop(I, 41, block(*stores))), sizes={"n": 6})
+    stores = [
+        Store(y, (AT, const(p)), e)
+        for p, e in enumerate([(AT - 20) // 7, (AT - 20) % 7, (AT - 20) // 8, (AT - 20) % 8])
+    ]
+    stores += [Store(y, (AT, const(4)), (AT - 20) // N), Store(y, (AT, const(5)), (AT - 20) % N)]
+    assert_like_interpreter(LoopNest("nest", (N,), (), (y,), loop(AT, 41, block(*stores))), sizes={"n": 6})
 
 
 def test_clamped_indices() -> None:
@@ -87,19 +105,19 @@ def test_clamped_indices() -> None:
 @pytest.mark.parametrize("lanes", [7, 16])
 def test_padding_never_loads_outside(lanes: int) -> None:
     x, y = Buffer("x", F32, (4, lanes)), Buffer("y", F32, (6, lanes + 2))
-    row, column = I - 1, J - 1
+    row, column = AT - 1, J - 1
     inside = Binary("and", Binary("and", compare("ge", row, 0), compare("lt", row, 4)),
                     Binary("and", compare("ge", column, 0), compare("lt", column, lanes)))  # fmt: skip
     value = Select(inside, Load(x, (row, column)), const(-1, F32))
     for kind in (V, LoopKind.SERIAL):
-        nest = LoopNest("nest", (), (x,), (y,), loop(I, 6, loop(J, lanes + 2, Store(y, (I, J), value), kind)))
+        nest = LoopNest("nest", (), (x,), (y,), loop(AT, 6, loop(J, lanes + 2, Store(y, (AT, J), value), kind)))
         assert_like_interpreter(nest, ramp(4, lanes))
 
 
 def test_select_of_a_uniform_load_under_a_lane_condition() -> None:
     x, y = Buffer("x", F32, (3,)), Buffer("y", F32, (5, 16))
-    value = Select(compare("lt", J + I * 4, 12), Load(x, (I,)), const(0, F32))
-    nest = LoopNest("nest", (), (x,), (y,), loop(I, 5, loop(J, 16, Store(y, (I, J), value), V)))
+    value = Select(compare("lt", J + AT * 4, 12), Load(x, (AT,)), const(0, F32))
+    nest = LoopNest("nest", (), (x,), (y,), loop(AT, 5, loop(J, 16, Store(y, (AT, J), value), V)))
     assert_like_interpreter(nest, ramp(3))
 
 
@@ -107,26 +125,26 @@ def test_select_of_a_uniform_load_under_a_lane_condition() -> None:
 @pytest.mark.parametrize("stride", [1, -1, 3, -2])
 def test_lane_comparisons(op: str, stride: int) -> None:
     y = Buffer("y", DType.BOOL, (30, 16))
-    condition = compare(op, J * stride + 2, I - 12)
-    nest = LoopNest("nest", (), (), (y,), loop(I, 30, loop(J, 16, Store(y, (I, J), condition), V)))
+    condition = compare(op, J * stride + 2, AT - 12)
+    nest = LoopNest("nest", (), (), (y,), loop(AT, 30, loop(J, 16, Store(y, (AT, J), condition), V)))
     assert_like_interpreter(nest)
 
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 48, 50])
 def test_tail_by_mask(n: int) -> None:
     x, y = Buffer("x", F32, (N,)), Buffer("y", F32, (N,))
-    at = I * 16 + J
+    at = AT * 16 + J
     body = If(compare("lt", at, N), Store(y, (at,), Load(x, (at,)) + const(1, F32)))
-    nest = LoopNest("nest", (N,), (x,), (y,), loop(I, (N + 15) // 16, loop(J, 16, body, V)))
+    nest = LoopNest("nest", (N,), (x,), (y,), loop(AT, (N + 15) // 16, loop(J, 16, body, V)))
     assert_like_interpreter(nest, ramp(n), sizes={"n": n})
 
 
 def test_if_else_on_lanes_and_scalars() -> None:
     x, y = Buffer("x", F32, (4, 16)), Buffer("y", F32, (4, 16))
-    here = Load(x, (I, J))
-    lanes = If(compare("gt", here, const(0, F32)), Store(y, (I, J), here), Store(y, (I, J), Unary("neg", here)))
-    rows = If(compare("lt", I, 2), loop(J, 16, lanes, V), loop(J, 16, Store(y, (I, J), const(5, F32)), V))
-    assert_like_interpreter(LoopNest("nest", (), (x,), (y,), loop(I, 4, rows)), ramp(4, 16))
+    here = Load(x, (AT, J))
+    lanes = If(compare("gt", here, const(0, F32)), Store(y, (AT, J), here), Store(y, (AT, J), Unary("neg", here)))
+    rows = If(compare("lt", AT, 2), loop(J, 16, lanes, V), loop(J, 16, Store(y, (AT, J), const(5, F32)), V))
+    assert_like_interpreter(LoopNest("nest", (), (x,), (y,), loop(AT, 4, rows)), ramp(4, 16))
 
 
 @pytest.mark.parametrize("dtype", [I64, DType.INT32, DType.UINT8])
@@ -134,8 +152,8 @@ def test_gathered_rows(dtype: DType) -> None:
     indices, table = Buffer("indices", dtype, (24,)), Buffer("table", F32, (50, 3))
     y = Buffer("y", F32, (3, 24))
     at = Load(indices, (J,))
-    value = Load(table, (at if dtype is I64 else Cast(I64, at), I))
-    nest = LoopNest("nest", (), (indices, table), (y,), loop(I, 3, loop(J, 24, Store(y, (I, J), value), V)))
+    value = Load(table, (at if dtype is I64 else Cast(I64, at), AT))
+    nest = LoopNest("nest", (), (indices, table), (y,), loop(AT, 3, loop(J, 24, Store(y, (AT, J), value), V)))
     assert_like_interpreter(nest, (np.arange(24) * 7 % 50).astype(dtype.numpy), ramp(50, 3))
 
 
@@ -167,7 +185,7 @@ def test_scatter_with_repeated_places_accumulates(masked: bool) -> None:
     x, y = Buffer("x", F32, (16,)), Buffer("y", F32, (4,))
     add = Store(y, (J // 4,), Load(x, (J,)), "sum")
     body = If(eq(J % 2, 0), add) if masked else add
-    clear = loop(I, 4, Store(y, (I,), const(0, F32)))
+    clear = loop(AT, 4, Store(y, (AT,), const(0, F32)))
     assert_like_interpreter(LoopNest("nest", (), (x,), (y,), block(clear, loop(J, 16, body, V))), ramp(16))
 
 
@@ -186,10 +204,10 @@ def test_one_place_for_all_lanes_keeps_the_last() -> None:
 )  # fmt: skip
 def test_horizontal_reductions(op: str, dtype: DType, masked: bool) -> None:
     x, y = Buffer("x", dtype, (3, 16)), Buffer("y", dtype, (3,))
-    update = Store(y, (I,), Load(x, (I, J)), op)
-    body = If(compare("lt", J + I * 5, 16), update) if masked else update
-    start = Store(y, (I,), const(1, dtype))
-    nest = LoopNest("nest", (), (x,), (y,), loop(I, 3, block(start, loop(J, 16, body, V))))
+    update = Store(y, (AT,), Load(x, (AT, J)), op)
+    body = If(compare("lt", J + AT * 5, 16), update) if masked else update
+    start = Store(y, (AT,), const(1, dtype))
+    nest = LoopNest("nest", (), (x,), (y,), loop(AT, 3, block(start, loop(J, 16, body, V))))
     values = (np.random.default_rng(0).normal(size=(3, 16)) * 2 + 1).astype(dtype.numpy)
     assert_like_interpreter(nest, values, rtol=1e-5)
 
@@ -197,9 +215,9 @@ def test_horizontal_reductions(op: str, dtype: DType, masked: bool) -> None:
 @pytest.mark.parametrize("op", ["max", "min"])
 def test_extrema_propagate_nan_from_any_lane(op: str) -> None:
     x, y = Buffer("x", F32, (16, 16)), Buffer("y", F32, (16,))
-    start = Store(y, (I,), const(-np.inf if op == "max" else np.inf, F32))
-    update = loop(J, 16, Store(y, (I,), Load(x, (I, J)), op), V)
-    nest = LoopNest("nest", (), (x,), (y,), loop(I, 16, block(start, update)))
+    start = Store(y, (AT,), const(-np.inf if op == "max" else np.inf, F32))
+    update = loop(J, 16, Store(y, (AT,), Load(x, (AT, J)), op), V)
+    nest = LoopNest("nest", (), (x,), (y,), loop(AT, 16, block(start, update)))
     values = ramp(16, 16)
     values[np.arange(16), np.arange(16)] = np.nan
     (result,), _ = Kernel(nest)(values)
@@ -225,5 +243,5 @@ def test_what_cannot_be_a_vector_loop_runs_serially() -> None:
 
 def test_nested_vector_loops() -> None:
     x, y = Buffer("x", F32, (4, 16)), Buffer("y", F32, (4, 16))
-    nest = LoopNest("nest", (), (x,), (y,), loop(I, 4, loop(J, 16, Store(y, (I, J), Load(x, (I, J))), V), V))
+    nest = LoopNest("nest", (), (x,), (y,), loop(AT, 4, loop(J, 16, Store(y, (AT, J), Load(x, (AT, J))), V), V))
     assert_like_interpreter(nest, ramp(4, 16))
