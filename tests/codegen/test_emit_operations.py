@@ -18,8 +18,31 @@ AT = Var("i")
 FLOATS = (DType.FLOAT16, DType.FLOAT32, DType.FLOAT64)
 INTEGERS = tuple(d for d in DType if d.is_integer)
 TRANSCENDENTAL = frozenset(
-    "exp expm1 log log1p log2 exp2 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid rsqrt pow "
-    "atan2".split()
+    [
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "log2",
+        "exp2",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "sigmoid",
+        "rsqrt",
+        "pow",
+        "atan2",
+    ]
 )
 LOGICAL = ("and", "or", "xor")
 BITWISE = (*LOGICAL, "shl", "shr", "truncdiv", "truncmod")
