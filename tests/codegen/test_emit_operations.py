@@ -17,33 +17,10 @@ from polycomp.te.evaluate import apply
 AT = Var("i")
 FLOATS = (DType.FLOAT16, DType.FLOAT32, DType.FLOAT64)
 INTEGERS = tuple(d for d in DType if d.is_integer)
-TRANSCENDENTAL = frozenset(
-    [
-        "exp",
-        "expm1",
-        "log",
-        "log1p",
-        "log2",
-        "exp2",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "erf",
-        "sigmoid",
-        "rsqrt",
-        "pow",
-        "atan2",
-    ]
-)
+TRANSCENDENTAL = UNARY_OPS & {
+    *("exp", "expm1", "log", "log1p", "log2", "exp2", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh"),
+    *("tanh", "asinh", "acosh", "atanh", "erf", "sigmoid", "rsqrt"),
+} | {"pow", "atan2"}
 LOGICAL = ("and", "or", "xor")
 BITWISE = (*LOGICAL, "shl", "shr", "truncdiv", "truncmod")
 FLOAT_BINARY = sorted(BINARY_OPS - {*BITWISE, "floordiv"})
