@@ -98,26 +98,37 @@ def _lower_from_blocked(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Te
 
 
 def _infer_pack_weights(call: Call) -> tuple[TensorType, ...]:
-    """[K, C, kernel...] -> [ceil(K / block), C, kernel..., block]; without C when depthwise."""
+    """[K, C, kernel...] -> [ceil(K / block), C, kernel..., block]; without C when depthwise.
+
+    With ``input_block`` b, which divides C: [ceil(K / block), C / b, kernel..., b, block], the order in which a
+    convolution on blocked data reads them.
+    """
     w, block = call.input(0), _block(call)
     check_spatial(call, w.rank - FIRST_SPATIAL, w.shape)
     if call.attr("depthwise") and w.shape[1] != 1:
         raise ShapeError(f"PackConvWeights {call.node!r}: weights of shape {list(w.shape)} are not depthwise")
     inner = w.shape[2:] if call.attr("depthwise") else w.shape[1:]
+    input_block = int(call.attr("input_block", 0))
+    if input_block:
+        inner = (_blocks(w.shape[1], input_block), *w.shape[2:], input_block)
     return (TensorType(w.dtype, (_blocks(w.shape[0], block), *inner, block)),)
 
 
 def _lower_pack_weights(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     w, block = required(inputs, 0), _block(call)
     (out,) = _infer_pack_weights(call)
-    depthwise = bool(call.attr("depthwise"))
+    depthwise, input_block = bool(call.attr("depthwise")), int(call.attr("input_block", 0))
 
     def body(ko: Expr, *rest: Expr) -> Expr:
         k = ko * block + rest[-1]
         inner = (*(const(0),) * depthwise, *rest[:-1])
+        if input_block:
+            co, *taps, ci = rest[:-1]
+            inner = (co * input_block + ci, *taps)
         return guarded(w[(k, *inner)], _lane_tests(k, w.shape[0], block))
 
-    names = ("ko", *("c",) * (not depthwise), *spatial_names(w.rank - FIRST_SPATIAL, "k"), "ki")
+    taps = spatial_names(w.rank - FIRST_SPATIAL, "k")
+    names = ("ko", *("c",) * (not depthwise), *taps, *("ci",) * bool(input_block), "ki")
     return (define(f"{call.node}.packed", out.shape, names, body, call.node),)
 
 
@@ -171,8 +182,14 @@ def _check_channels(call: Call, x: TensorType, block: int, input_block: int) -> 
 
 
 def _check_weights(call: Call, window: Window, block: int) -> None:
-    depth = () if _is_depthwise(call) else (call.attr("in_channels"),)
-    expected = (_blocks(call.attr("out_channels"), block), *depth, *window.kernel, block)
+    channels, input_block = call.attr("in_channels"), int(call.attr("input_block"))
+    if _is_depthwise(call):
+        inner: tuple[int, ...] = window.kernel
+    elif fills_blocks(channels, input_block):
+        inner = (channels // input_block, *window.kernel, input_block)
+    else:
+        inner = (channels, *window.kernel)
+    expected = (_blocks(call.attr("out_channels"), block), *inner, block)
     if call.input(1).shape != expected:
         raise ShapeError(
             f"ConvBlocked {call.node!r}: packed weights have shape {list(call.input(1).shape)}, not {list(expected)}"
@@ -191,11 +208,17 @@ def _lower_conv(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ..
         ki, position = index[-1], window.at(index[:-1], taps)
         if _is_depthwise(call):
             return te.sum(widen(source[(n, ko, *position, ki)]) * widen(w[(ko, *taps, ki)]), reduced)
-        data, channel = _load_channel(call, source, n, position, reduced)
-        return te.sum(widen(data) * widen(w[(ko, channel, *taps, ki)]), reduced)
+        data = _load_channel(call, source, n, position, reduced)
+        return te.sum(widen(data) * widen(w[(ko, *reduced, ki)]), reduced)
 
     total = define(f"{call.node}.sum", out.shape, layout_names(window.rank, 1), body, call.node)
     return (finish(call, total, optional(inputs, 2), out),)
+
+
+def fills_blocks(channels: int, input_block: int) -> bool:
+    """Whether ``channels`` are whole blocks of blocked data (``input_block`` 0: plain data), so that packed weights
+    and the reduction are blocked too."""
+    return input_block > 0 and channels % input_block == 0
 
 
 def _reduction(call: Call, taps: tuple[Axis, ...]) -> tuple[Axis, ...]:
@@ -203,22 +226,20 @@ def _reduction(call: Call, taps: tuple[Axis, ...]) -> tuple[Axis, ...]:
     channels, input_block = int(call.attr("in_channels")), int(call.attr("input_block"))
     if _is_depthwise(call):
         return taps
-    if input_block and channels % input_block == 0:
+    if fills_blocks(channels, input_block):
         co, ci = reduction_axes((channels // input_block, input_block), ("co", "ci"))
         return (co, *taps, ci)
     return (*reduction_axes((channels,), ("ci",)), *taps)
 
 
-def _load_channel(
-    call: Call, x: Tensor, n: Expr, position: Sequence[Expr], reduced: Sequence[Axis]
-) -> tuple[Expr, Expr]:
-    """The input element for the reduction axes' channel, and that channel's number."""
+def _load_channel(call: Call, x: Tensor, n: Expr, position: Sequence[Expr], reduced: Sequence[Axis]) -> Expr:
+    """The input element of the reduction axes' channel."""
     input_block = int(call.attr("input_block"))
     if not input_block:
-        return x[(n, reduced[0], *position)], reduced[0]
-    if reduced[0].name == "co":
-        return x[(n, reduced[0], *position, reduced[-1])], reduced[0] * input_block + reduced[-1]
-    return x[(n, reduced[0] // input_block, *position, reduced[0] % input_block)], reduced[0]
+        return x[(n, reduced[0], *position)]
+    if fills_blocks(call.attr("in_channels"), input_block):
+        return x[(n, reduced[0], *position, reduced[-1])]
+    return x[(n, reduced[0] // input_block, *position, reduced[0] % input_block)]
 
 
 def _infer_pack_matmul(call: Call) -> tuple[TensorType, ...]:

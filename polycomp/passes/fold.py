@@ -105,8 +105,10 @@ def _blocked_rows(array: Array, block: int) -> Array:
 
 
 def pack_weights(weights: Array, attributes: Mapping[str, Any]) -> Array:
-    """[K, C, kernel...] to [ceil(K / block), C, kernel..., block]; [C, 1, kernel...] without the 1 when depthwise."""
+    """The operator PackConvWeights: its shapes are described there."""
     inner = weights[:, 0] if attributes.get("depthwise") else weights
+    if input_block := attributes.get("input_block", 0):
+        inner = np.moveaxis(inner.reshape(len(inner), -1, input_block, *inner.shape[2:]), 2, -1)
     return np.moveaxis(_blocked_rows(inner, attributes["block"]), 1, -1)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from polycomp.dtypes import DType
 from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
+from polycomp.ops.blocked import fills_blocks
 from polycomp.options import Options
 from polycomp.passes.rewrite import Array, Editor
 
@@ -115,14 +116,18 @@ def _convolution(blocking: _Blocking, node: Node) -> str | None:
         return None
     plain = channels <= _FEW_CHANNELS and x not in blocking.blocked and not depthwise
     source = x if plain else blocking.to_blocked(x, node)
-    packed = editor.emit("PackConvWeights", (node.inputs[1],), {"block": block, "depthwise": depthwise}, node)
+    input_block = 0 if plain else block
+    packing = {"block": block, "depthwise": depthwise}
+    if not depthwise and fills_blocks(channels, input_block):
+        packing["input_block"] = input_block
+    packed = editor.emit("PackConvWeights", (node.inputs[1],), packing, node)
     lines = editor.emit("PackChannels", (bias,), {"block": block}, node) if bias else ""
     return blocking.emit(
         "ConvBlocked",
         (source, packed, lines),
         node,
         block=block,
-        input_block=0 if plain else block,
+        input_block=input_block,
         in_channels=channels,
         out_channels=outputs,
         kernel_shape=tuple(weights.shape[2:]),

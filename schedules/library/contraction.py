@@ -7,8 +7,9 @@ that one vector serves a whole column of the tile; where there is none (a depthw
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from polycomp.expr import Binary, Load
 from polycomp.poly.tree import Scope
@@ -34,8 +35,12 @@ _L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A register tile: ``rows`` by ``blocks`` vectors of ``width`` elements each."""
+    """A register tile: ``outer_rows`` times ``rows`` by ``blocks`` vectors of ``width`` elements each.
 
+    More than one outer row is taken only where ``rows`` covers its whole (short) axis.
+    """
+
+    outer_rows: int
     rows: int
     blocks: int
     width: int
@@ -47,10 +52,11 @@ class Roles:
 
     vector: int
     row: int | None
+    outer_row: int | None  # the row axis before `row`
     block: int | None
     batch: tuple[int, ...]  # both operands, or none, depend on them
     columns: tuple[int, ...]  # further axes of the vector operand
-    rows: tuple[int, ...]  # further axes of the other operand
+    rows: tuple[int, ...]  # further axes of the other operand, outer_row included
 
 
 def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: Tensor, target: Target) -> None:
@@ -83,10 +89,11 @@ def choose_roles(contraction: Contraction) -> Roles:
     rows = [d for d, a in enumerate(axes[:-1]) if _belongs(a, contraction.other, contraction.vector)]
     blocks = [d for d, a in enumerate(axes[:-1]) if _belongs(a, contraction.vector, contraction.other)]
     row = rows[-1] if rows else None
+    outer_row = rows[-2] if len(rows) > 1 else None
     block = blocks[-1] if blocks else None
     columns = tuple(d for d in blocks if d != block)
     batch = tuple(d for d in range(vector) if d not in (*rows, *blocks))
-    return Roles(vector, row, block, batch, columns, tuple(d for d in rows if d != row))
+    return Roles(vector, row, outer_row, block, batch, columns, tuple(d for d in rows if d != row))
 
 
 def _belongs(axis: Axis, operand: Load, not_to: Load) -> bool:
@@ -109,12 +116,12 @@ def tile_cycles(rows: int, vectors: int, vector_cycles: float) -> float:
     return max(rows * vectors / 2, loads / 2, vector_cycles * vectors, 4.0) + 0.1 * loads
 
 
-def cost(extent: int, blocks: int, rows: int, vectors: int, vector_cycles: float) -> float:
-    """Cycles per reduction step of all tiles that cover ``extent`` rows and ``blocks`` vectors."""
+def cost(space: tuple[int, int, int], tile: tuple[int, int, int], vector_cycles: float) -> float:
+    """Cycles per reduction step of all tiles that cover ``space``; both are (outer rows, rows, vectors)."""
+    pieces = [_pieces(extent, size) for extent, size in zip(space, tile, strict=True)]
     total = 0.0
-    for height, n_heights in _pieces(extent, rows):
-        for width, n_widths in _pieces(blocks, vectors):
-            total += n_heights * n_widths * tile_cycles(height, width, vector_cycles)
+    for (outer, n_outer), (rows, n_rows), (vectors, n_vectors) in itertools.product(*pieces):
+        total += n_outer * n_rows * n_vectors * tile_cycles(outer * rows, vectors, vector_cycles)
     return total
 
 
@@ -124,21 +131,29 @@ def _pieces(extent: int, size: int) -> list[tuple[int, int]]:
 
 
 def choose_tile(
-    extent: int, vectors: int, registers: int, allowed: Sequence[int], vector_cycles: Callable[[int], float]
-) -> tuple[int, int]:
-    """Rows and vectors of the cheapest register tile that fits.
+    space: tuple[int, int, int], registers: int, allowed: Sequence[int], vector_cycles: Callable[[int], float]
+) -> tuple[int, int, int]:
+    """Outer rows, rows and vectors of the cheapest register tile that fits; ``allowed`` are the numbers of vectors.
 
     ``vector_cycles`` tells how long a vector of the vector operand takes to arrive, given the tile's vectors.
     """
-    best = (float("inf"), 1, allowed[0])
+    best = (float("inf"), (1, 1, allowed[0]))
     for width in allowed:
-        for rows in range(1, min(extent, registers) + 1):
-            if rows * width + width + 1 > registers:
-                break
-            tails = (extent % rows != 0) + (vectors % width != 0)
-            cycles = cost(extent, vectors, rows, width, vector_cycles(width))
-            best = min(best, (cycles * (1 + 0.02 * tails), rows, width))
-    return best[1], best[2]
+        for tile in _row_tiles(space, width, registers):
+            tails = sum(extent % size != 0 for extent, size in zip(space, tile, strict=True))
+            cycles = cost(space, tile, vector_cycles(width)) * (1 + 0.02 * tails)
+            best = min(best, (cycles, tile))
+    return best[1]
+
+
+def _row_tiles(space: tuple[int, int, int], width: int, registers: int) -> Iterator[tuple[int, int, int]]:
+    """The tiles of ``width`` vectors whose accumulators, vectors and one broadcast fit the registers."""
+    outer_extent, extent, _ = space
+    most = max(1, (registers - width - 1) // width)
+    for rows in range(1, min(extent, most) + 1):
+        yield 1, rows, width
+    for outer in range(2, min(outer_extent, most // extent) + 1):
+        yield outer, extent, width
 
 
 class _Tiling:
@@ -171,32 +186,38 @@ class _Tiling:
     def _choose_tile(self) -> Tile:
         axes = self.contraction.tensor.axes
         last = constant(axes[-1].extent)
-        rows = 1 if self.roles.row is None else constant(axes[self.roles.row].extent) or _SYMBOLIC_ROWS
         panel = panel_of(self.contraction)
         if self.roles.block is not None:
             width = min(last or self.lanes, 2 * self.lanes)
             per_block = -(-width // self.lanes)
             blocks = constant(axes[self.roles.block].extent) or 1
-            allowed = [b * per_block for b in range(1, min(blocks, 4) + 1)]
-            r, v = self._choose(rows, blocks * per_block, allowed)
-            return Tile(r, v // per_block, width)
+            outer, rows, vectors = self._choose(
+                blocks * per_block, [b * per_block for b in range(1, min(blocks, 4) + 1)]
+            )
+            return Tile(outer, rows, vectors // per_block, width)
         if panel is not None:
-            r, v = self._choose(rows, max(1, panel // self.lanes), [max(1, panel // self.lanes)])
-            return Tile(r, 1, panel)
+            vectors = max(1, panel // self.lanes)
+            return Tile(*self._choose(vectors, [vectors])[:2], 1, panel)
         if last is not None and last < self.lanes:
-            return Tile(self._choose(rows, 1, [1])[0], 1, last)
+            return Tile(*self._choose(1, [1])[:2], 1, last)
         vectors = -(-(last or 2 * self.lanes) // self.lanes)
-        r, v = self._choose(rows, vectors, range(1, min(vectors, 4) + 1))
-        return Tile(r, 1, v * self.lanes)
+        outer, rows, width = self._choose(vectors, range(1, min(vectors, 4) + 1))
+        return Tile(outer, rows, 1, width * self.lanes)
 
-    def _choose(self, rows: int, vectors: int, allowed: Sequence[int]) -> tuple[int, int]:
+    def _choose(self, vectors: int, allowed: Sequence[int]) -> tuple[int, int, int]:
         depth = self._depth()
 
         def vector_cycles(width: int) -> float:
             panel = depth * width * self.target.vector_bytes
             return 0.5 if panel <= self.target.l1_bytes // 2 else self.target.vector_bytes / _L2_BYTES_PER_CYCLE
 
-        return choose_tile(rows, vectors, self.target.vector_registers, allowed, vector_cycles)
+        space = (self._extent(self.roles.outer_row), self._extent(self.roles.row), vectors)
+        return choose_tile(space, self.target.vector_registers, allowed, vector_cycles)
+
+    def _extent(self, axis: int | None) -> int:
+        if axis is None:
+            return 1
+        return constant(self.contraction.tensor.axes[axis].extent) or _SYMBOLIC_ROWS
 
     def _depth(self) -> int:
         """Steps of the reduction; symbolic extents count as one."""
@@ -211,7 +232,12 @@ class _Tiling:
             blocks, block = schedule.split(loops[roles.block], tile.blocks)
             outer.columns.append(blocks)
             inner.append(block)
-        outer.rows.extend(loops[d] for d in roles.rows)
+        for d in roles.rows:
+            tiles = loops[d]
+            if d == roles.outer_row and tile.outer_rows > 1:
+                tiles, row = schedule.split(tiles, tile.outer_rows)
+                inner.append(row)
+            outer.rows.append(tiles)
         if roles.row is not None:
             tiles, row = schedule.split(loops[roles.row], tile.rows)
             per_block = self._row_tiles_per_block()
@@ -258,7 +284,8 @@ class _Tiling:
             loops = schedule.compute_at(self.result, attach, Scope.REGISTER, overcompute=symbolic)
         spatial, reduced = loops[:rank], loops[rank:]
         # Rows outside of blocks: a broadcast element is then dead after one block of FMAs, not after the whole tile.
-        tiled = [spatial[d] for d in (self.roles.row, self.roles.block) if d is not None]
+        roles = (self.roles.outer_row, self.roles.row, self.roles.block)
+        tiled = [spatial[d] for d in roles if d is not None]
         for loop in tiled:
             schedule.unroll(loop)
         schedule.vectorize(spatial[-1])
@@ -266,21 +293,18 @@ class _Tiling:
         schedule.reorder(*rest, *reduced, *tiled, spatial[-1])
 
     def _parallelize(self, outer: _Outer, packed: Tensor | None) -> None:
-        schedule = self.schedule
-        if packed is not None and not outer.batch:
+        """Share the outer loops out to the threads; a packed operand is made once per batch, or before all."""
+        schedule, tensor = self.schedule, self.contraction.tensor
+        shared = outer.batch if packed is not None and outer.batch else outer.in_order()
+        where = shared[-1] if shared else None
+        if shared and is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)]):
+            where = parallelize(schedule, shared)
+        if packed is None:
+            return
+        if outer.batch and where is not None:
+            schedule.vectorize(schedule.compute_at(packed, where)[-1])
+        else:
             schedule_elementwise(schedule, packed, self.target)
-        loops = outer.batch if packed is not None and outer.batch else outer.in_order()
-        work = [a.extent for a in (*self.contraction.tensor.axes, *self.contraction.tensor.reduce_axes)]
-        where = loops[-1] if packed is not None and outer.batch else None
-        if loops and is_large(work):
-            fused = parallelize(schedule, loops if where is None else outer.batch)
-            where = fused if where is not None else None
-        if packed is not None and where is not None:
-            self._place_packed(packed, where)
-
-    def _place_packed(self, packed: Tensor, where: LoopRef) -> None:
-        inside = self.schedule.compute_at(packed, where)
-        self.schedule.vectorize(inside[-1])
 
 
 @dataclasses.dataclass(frozen=True)

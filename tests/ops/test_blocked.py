@@ -13,6 +13,7 @@ from polycomp.errors import ShapeError
 from polycomp.expr import Binary, walk
 from polycomp.graph.ir import TensorType
 from polycomp.ops import operators
+from polycomp.ops.blocked import fills_blocks
 
 EXAMPLES = settings(max_examples=40, deadline=None, derandomize=True)
 channel_counts = st.sampled_from([1, 3, 4, 5, 8, 12])
@@ -45,7 +46,8 @@ def blocked_conv(x, w, b, block, input_block, attributes):
     channels, outputs = x.shape[1], w.shape[0]
     depthwise = attributes.get("group", 1) > 1
     data = ours("ToBlocked", x, block=input_block) if input_block else x
-    weights = ours("PackConvWeights", w, block=block, depthwise=depthwise)
+    packed_input = input_block if not depthwise and fills_blocks(channels, input_block) else 0
+    weights = ours("PackConvWeights", w, block=block, depthwise=depthwise, input_block=packed_input)
     bias = None if b is None else ours("PackChannels", b, block=block)
     result = ours("ConvBlocked", data, weights, bias, block=block, input_block=input_block, in_channels=channels,
                   out_channels=outputs, kernel_shape=w.shape[2:], **attributes)  # fmt: skip
@@ -107,7 +109,7 @@ def test_packed_matmul(a_shape, n, nr, transposed, with_bias):
 
 def test_whole_input_blocks_give_affine_accesses():
     call, tensors = array_call(
-        "ConvBlocked", [random(1, 2, 5, 5, 4), random(1, 8, 3, 3, 4)],
+        "ConvBlocked", [random(1, 2, 5, 5, 4), random(1, 2, 3, 3, 4, 4)],
         block=4, input_block=4, in_channels=8, out_channels=4, kernel_shape=(3, 3),
     )  # fmt: skip
     (out,) = operators()["ConvBlocked"].lower(call, tensors)
@@ -121,11 +123,11 @@ def test_whole_input_blocks_give_affine_accesses():
     [
         ((1, 2, 5, 5, 4), {"in_channels": 9}, "does not hold 9 channels in blocks of 4"),
         ((1, 2, 5, 5, 4), {"group": 2}, "2 groups; only 1 or depthwise can be blocked"),
-        ((1, 2, 5, 5, 4), {"kernel_shape": (1, 3)}, r"packed weights have shape \[1, 8, 3, 3, 4\]"),
+        ((1, 2, 5, 5, 4), {"kernel_shape": (1, 3)}, r"packed weights have shape \[1, 2, 3, 3, 4, 4\]"),
     ],
 )
 def test_conv_errors(shape, attributes, message):
-    types = [TensorType(DType.FLOAT32, s) for s in (shape, (1, 8, 3, 3, 4))]
+    types = [TensorType(DType.FLOAT32, s) for s in (shape, (1, 2, 3, 3, 4, 4))]
     fitting = {"block": 4, "input_block": 4, "in_channels": 8, "out_channels": 4, "kernel_shape": (3, 3)}
     with pytest.raises(ShapeError, match=message):
         operators()["ConvBlocked"].infer(make_call("ConvBlocked", types, **(fitting | attributes)))
