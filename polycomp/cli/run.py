@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 import re
 import time
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from polycomp.cli.common import count_text, parse_files, seconds_text, shape_option, shape_text, stdout
 from polycomp.cli.inputs import random_inputs, read_array
+from polycomp.driver.files import write_file
 from polycomp.errors import ModuleFileError
 from polycomp.runtime import Module, StepProfile, load
 
@@ -96,7 +98,9 @@ def _write(folder: pathlib.Path, outputs: dict[str, Array]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in outputs.items():
         path = folder / (re.sub(r"[^\w.-]", "_", name) + ".npy")
-        np.save(path, array)
+        content = io.BytesIO()
+        np.save(content, array)
+        write_file(path, [content.getbuffer()])
         click.echo(f"wrote {path}")
 
 

@@ -112,6 +112,19 @@ def test_inputs_that_do_not_fit(polycomp: Polycomp, module: pathlib.Path, tmp_pa
     assert_failed(polycomp("run", module, "--shape", "z=1"), "'z'")
 
 
+def test_an_interruption_leaves_nothing(
+    polycomp: Polycomp, model: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("polycomp.driver.kernels.Workers.compile", interrupt)
+    result = polycomp("compile", model, "-o", tmp_path / "m.pcm", "--no-cache")
+    assert result.status == 130
+    assert result.err.strip() == "polycomp: error: interrupted"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["small.onnx"]
+
+
 def test_without_a_home_there_is_one_warning(model: pathlib.Path, tmp_path: pathlib.Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "polycomp", "compile", str(model), "-o", str(tmp_path / "m.pcm")],
