@@ -10,6 +10,7 @@ from polycomp.options import Options
 from polycomp.passes.affine import fold_affine
 from polycomp.passes.fold import fold_constants
 from polycomp.passes.fuse import fuse
+from polycomp.passes.grouped import split_groups
 from polycomp.passes.layout import choose_layout
 from polycomp.passes.packing import pack_matrices, panel_width
 from polycomp.passes.recognise import recognise
@@ -28,6 +29,8 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("simplify", simplify),
     ("fold_again", fold_constants),
     ("fold_affine_again", fold_affine),
+    ("split_groups", split_groups),
+    ("simplify_groups", simplify),
     ("eliminate_again", eliminate_common),
     ("pack_matrices", pack_matrices),
     ("choose_layout", choose_layout),

@@ -156,6 +156,17 @@ def _spatial_pad(blocking: _Blocking, node: Node) -> str | None:
     return blocking.emit("Pad", (twin, *node.inputs[1:]), node, pads=(*pads[:4], 0, *pads[4:], 0))
 
 
+def _channel_slice(blocking: _Blocking, node: Node) -> str | None:
+    """A slice that takes whole blocks of channels."""
+    twin, block = blocking.blocked.get(node.inputs[0]), blocking.block
+    starts, steps, sizes = (node.attributes[n] for n in ("starts", "steps", "sizes"))
+    cut = (starts[1], sizes[1])
+    if twin is None or any(s != 1 for s in steps) or any(isinstance(c, Expr) or c % block for c in cut):
+        return None
+    new = {"starts": (starts[0], cut[0] // block, *starts[2:], 0), "steps": (1,) * 5}
+    return blocking.emit("Slice", (twin,), node, **new, sizes=(sizes[0], cut[1] // block, *sizes[2:], block))
+
+
 def _resize(blocking: _Blocking, node: Node) -> str | None:
     twin, sizes, scales = blocking.blocked.get(node.inputs[0]), node.attributes["sizes"], node.attributes["scales"]
     channels = blocking.channels(node.inputs[0])
@@ -213,6 +224,7 @@ _HANDLERS: Mapping[str, Callable[[_Blocking, Node], str | None]] = MappingProxyT
         **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"), _pool),
         "Concat": _concatenation,
         "Pad": _spatial_pad,
+        "Slice": _channel_slice,
         "Resize": _resize,
     }
 )

@@ -9,6 +9,7 @@ from polycomp.dtypes import DType
 from polycomp.expr import Var
 from polycomp.graph import Graph, Symbol
 from polycomp.passes.fold import fold_constants
+from polycomp.passes.grouped import split_groups
 from polycomp.passes.layout import choose_layout
 from polycomp.passes.packing import pack_matrices, panel_width
 from polycomp.target import parse_target
@@ -132,3 +133,33 @@ def test_panel_width() -> None:
     assert panel_width(TARGET) == panel_width(TARGET, DType.FLOAT16) == 16
     assert panel_width(TARGET, DType.FLOAT64) == 8
     assert panel_width(parse_target("aarch64-linux-gnu")) == 8
+
+
+def _grouped(graph: Graph) -> Graph:
+    split = check(graph, split_groups, target=TARGET)
+    return check(check(split, choose_layout, target=TARGET), fold_constants, target=TARGET)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_groups_of_whole_blocks_are_convolutions_of_their_own(bias: bool) -> None:
+    m = Make()
+    x = m.op("Relu", m.conv(m.input(1, 16, 5, 5), m.weight(16, 16, 1, 1), pad=0))
+    y = m.conv(x, m.weight(32, 8, 3, 3), *((m.weight(32),) if bias else ()), group=2)
+    expected = {"ToBlocked": 1, "ConvBlocked": 3, "Relu": 1, "Slice": 2, "Concat": 1, "FromBlocked": 1}
+    assert ops(_grouped(m.graph(y))) == expected
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_pointwise_groups_are_a_batched_product(bias: bool) -> None:
+    m = Make()
+    biases = (m.weight(9),) if bias else ()
+    y = m.conv(m.input(2, 6, 5, 4), m.weight(9, 2, 1, 1), *biases, group=3, pad=0)
+    expected = {"Reshape": 2, "MatMul": 1, **({"Add": 1} if bias else {})}
+    assert ops(_grouped(m.graph(y))) == expected
+
+
+@pytest.mark.parametrize(("pad", "stride", "kernel"), [(1, 1, 3), (0, 2, 1), (1, 1, 1)])
+def test_other_groups_stay(pad: int, stride: int, kernel: int) -> None:
+    m = Make()
+    y = m.conv(m.input(1, 6, 5, 5), m.weight(9, 2, kernel, kernel), group=3, pad=pad, stride=stride)
+    assert ops(_grouped(m.graph(y))) == {"Conv": 1}

@@ -184,6 +184,7 @@ def test_a_large_expansion_is_not_folded_unless_it_is_a_weight() -> None:
         ("PackMatMul", (5, 7), {"nr": 4, "transposed": True}),
         ("PackConvWeights", (6, 3, 2, 2), {"block": 4, "depthwise": False}),
         ("PackConvWeights", (6, 1, 2, 2), {"block": 4, "depthwise": True}),
+        ("PackConvWeights", (6, 4, 2, 3), {"block": 4, "depthwise": False, "input_block": 2}),
         ("PackChannels", (6,), {"block": 4}),
         ("Transpose", (2, 3, 4), {"perm": (2, 0, 1)}),
     ],
