@@ -10,6 +10,7 @@ from polycomp.expr import (
     Expr,
     Interval,
     Load,
+    Select,
     Var,
     compare,
     const,
@@ -22,6 +23,7 @@ from polycomp.expr import (
     transform,
     wrap,
 )
+from polycomp.expr import walk as walk_expression
 from polycomp.poly.bounds import required_region
 from polycomp.poly.kernel import Kernel, Statement
 from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node, Scope, walk
@@ -138,10 +140,13 @@ def compute_at(kernel: Kernel, tensor: Tensor, loop: Var, scope: Scope, overcomp
     _check_readers_inside(kernel, tensor, node, found)
     ranges = ranges_of_path(path, kernel.ranges)
     region = _region(kernel, tensor, node, ranges)
+    beyond = _guarded_dimensions(kernel, tensor, node)
     if overcompute:
-        kernel, found = _clamped(kernel, found, region, ranges)
+        clamp = _Clamp(region, ranges, _extents(path), beyond)
+        found = tuple(clamp.statement(s) for s in found)
+        kernel = stages.with_statements(kernel, {s.name: s for s in found})
     taken = {*loop_names(tree), *(v.name for v in kernel.sizes)}
-    stage = _stage_over_region(found, region, ranges, taken, overcompute)
+    stage = _stage_over_region(found, region, ranges, taken, frozenset() if overcompute else beyond)
     origin, shape = tuple(o for o, _ in region), tuple(e for _, e in region)
     if scope is Scope.REGISTER and not all(isinstance(e, int) for e in shape):
         raise ScheduleError(f"compute_at of {tensor.name!r} in registers: its tile {shape} is not of constant size")
@@ -211,7 +216,7 @@ def _stage_over_region(
     region: tuple[tuple[Expr, Dim], ...],
     ranges: Mapping[Var, Interval],
     taken: set[str],
-    overcompute: bool,
+    guarded: frozenset[int],
 ) -> Nodes:
     tensor, last = found[0].tensor, found[-1]
     rank = len(region)
@@ -220,49 +225,85 @@ def _stage_over_region(
     loops = [Loop(v, e, LoopKind.SERIAL, ()) for v, e in zip(names, extents, strict=True)]
     inner = {**ranges, **{x.var: loop_range(x.extent, ranges) for x in loops}}
     point = tuple(simplify(o + v, inner) for (o, _), v in zip(region, names[:rank], strict=True))
-    guards: tuple[Expr, ...] = ()
-    if not overcompute:
-        limits = [
-            c for p, n in zip(point, tensor.shape, strict=True) for c in (compare("ge", p, 0), compare("lt", p, n))
-        ]
-        guards = tuple(simplify(c, inner) for c in limits if prove(simplify(c, inner), inner) is not True)
+    pairs = [(point[d], tensor.shape[d]) for d in sorted(guarded)]
+    limits = [simplify(c, inner) for p, n in pairs for c in (compare("ge", p, 0), compare("lt", p, n))]
+    guards = tuple(c for c in limits if prove(c, inner) is not True)
     return stages.stage_nest(found, loops, (*point, *names[rank:]), guards)
 
 
-def _clamped(
-    kernel: Kernel,
-    found: tuple[Statement, ...],
-    region: tuple[tuple[Expr, Dim], ...],
-    ranges: Mapping[Var, Interval],
-) -> tuple[Kernel, tuple[Statement, ...]]:
-    """Keep the reads of an over-computed stage within their tensors by clamping its iterators to the edge."""
-    new = tuple(_clamp_statement(s, region, ranges) for s in found)
-    return stages.with_statements(kernel, {s.name: s for s in new}), new
+def _extents(path: Sequence[Node]) -> dict[Var, Dim]:
+    return {n.var: n.extent for n in path if isinstance(n, Loop)}
 
 
-def _clamp_statement(
-    statement: Statement, region: tuple[tuple[Expr, Dim], ...], ranges: Mapping[Var, Interval]
-) -> Statement:
-    tensor = statement.tensor
-    inner = dict(ranges)
-    points: dict[Var, Expr] = {}
-    clamped: dict[Var, Expr] = {}
-    for axis, (origin, extent), limit in zip(statement.iters, region, tensor.shape, strict=False):
-        local = Var(f"{axis.name}.local")
-        inner[local] = loop_range(extent, ranges)
-        points[axis] = origin + local
-        clamped[axis] = minimum(axis, wrap(limit) - 1)
-    for axis in statement.iters[len(region) :]:
-        inner[axis] = loop_range(axis.extent, ranges)
+def _guarded_dimensions(kernel: Kernel, tensor: Tensor, loop: Loop) -> frozenset[int]:
+    """Dimensions of ``tensor`` along which the box that ``loop`` needs may reach beyond the tensor.
 
-    def inside(index: Expr, limit: Dim) -> bool:
-        where = simplify(substitute(index, points), inner)
-        return bool(prove(simplify(compare("lt", where, limit), inner), inner))
+    That takes a reader whose index depends on a guarded loop, or that reads in one side of a select: every other read
+    is inside for all iterations, and so is the box around them.
+    """
+    found: set[int] = set()
+    for node, _ in walk(loop.body):
+        if not isinstance(node, Leaf):
+            continue
+        statement = kernel.statements[node.statement]
+        values: dict[Var, Expr] = dict(zip(statement.iters, node.point, strict=True))
+        guarded = frozenset[Var]().union(*(free_vars(g) for g in node.guards))
+        selected = _selected_loads(statement.value)
+        for load in loads(statement.value):
+            if load.source is tensor:
+                indices = [substitute(i, values) for i in load.indices]
+                found |= {d for d, i in enumerate(indices) if load in selected or free_vars(i) & guarded}
+    return frozenset(found)
 
-    def rewrite(e: Expr) -> Expr | None:
-        if not isinstance(e, Load):
-            return None
-        pairs = zip(e.indices, e.source.shape, strict=True)
-        return Load(e.source, tuple(i if inside(i, n) else substitute(i, clamped) for i, n in pairs))
 
-    return dataclasses.replace(statement, value=transform(statement.value, rewrite))
+def _selected_loads(e: Expr) -> frozenset[Load]:
+    """The loads that a select may leave out."""
+    sides = [side for n in walk_expression(e) if isinstance(n, Select) for side in (n.on_true, n.on_false)]
+    return frozenset(load for side in sides for load in loads(side))
+
+
+class _Clamp:
+    """Keeps the reads of an over-computed stage within their tensors, by clamping its iterators to the edge."""
+
+    def __init__(
+        self,
+        region: tuple[tuple[Expr, Dim], ...],
+        ranges: Mapping[Var, Interval],
+        extents: Mapping[Var, Dim],
+        dimensions: frozenset[int],
+    ) -> None:
+        self.region, self.ranges, self.extents, self.dimensions = region, ranges, extents, dimensions
+
+    def statement(self, statement: Statement) -> Statement:
+        """``statement`` with every index that may lie outside of its tensor clamped."""
+        inner, points = dict(self.ranges), dict[Var, Expr]()
+        for axis, (origin, extent) in zip(statement.iters, self.region, strict=False):
+            local = Var(f"{axis.name}.local")
+            inner[local] = loop_range(extent, self.ranges)
+            points[axis] = origin + local
+        for axis in statement.iters[len(self.region) :]:
+            inner[axis] = loop_range(axis.extent, self.ranges)
+        shape = statement.tensor.shape
+        clamped: dict[Var, Expr] = {a: minimum(a, wrap(n) - 1) for a, n in zip(statement.iters, shape, strict=False)}
+        tiled = frozenset(statement.iters[d] for d in self.dimensions)
+
+        def is_inside(index: Expr, limit: Dim) -> bool:
+            return not free_vars(index) & tiled or self._inside(substitute(index, points), limit, inner)
+
+        def rewrite(e: Expr) -> Expr | None:
+            if not isinstance(e, Load):
+                return None
+            pairs = zip(e.indices, e.source.shape, strict=True)
+            keep = (not free_vars(i) & tiled or self._inside(substitute(i, points), n, inner) for i, n in pairs)
+            return Load(
+                e.source, tuple(i if k else substitute(i, clamped) for i, k in zip(e.indices, keep, strict=True))
+            )
+
+        return dataclasses.replace(statement, value=transform(statement.value, rewrite))
+
+    def _inside(self, index: Expr, limit: Dim, ranges: Mapping[Var, Interval]) -> bool:
+        """Whether ``index < limit`` surely holds: by its bounds, or because it is a loop that runs up to ``limit``."""
+        where = simplify(index, ranges)
+        if isinstance(where, Var) and where in self.extents:
+            return simplify(wrap(self.extents[where])) == simplify(wrap(limit))
+        return bool(prove(simplify(compare("lt", where, limit), ranges), ranges))

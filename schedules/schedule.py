@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from polycomp.errors import ScheduleError
-from polycomp.expr import Interval, Var, compare, const, free_vars, simplify, wrap
+from polycomp.expr import Interval, Var, compare, const, free_vars, minimum, simplify, wrap
 from polycomp.poly.kernel import Kernel, Statement, statements_of
 from polycomp.poly.tree import Allocate, Loop, LoopKind, Node, Scope, walk
 from polycomp.schedules import placement, stages
@@ -19,6 +19,7 @@ from polycomp.schedules.rewrite import (
     Nodes,
     as_dim,
     loop_names,
+    loop_range,
     path_to_leaf,
     path_to_loop,
     ranges_of_path,
@@ -191,25 +192,31 @@ class Schedule:
     # ------------------------------------------------------------------ loop primitives
 
     @_recorded
-    def split(self, loop: LoopRef, factor: int) -> tuple[LoopRef, LoopRef]:
+    def split(self, loop: LoopRef, factor: int, tail: str = "guard") -> tuple[LoopRef, LoopRef]:
         """``for i<n`` becomes ``for io<ceil(n/factor): for ii<factor``, with ``i = io*factor + ii``.
 
-        Where ``factor`` does not divide ``n``, what lies beyond ``n`` is guarded. Returns (outer, inner).
+        Where ``factor`` does not divide ``n``, what lies beyond ``n`` is guarded (``tail="guard"``), or the inner loop
+        ends early (``tail="shrink"``; it can then be neither unrolled nor vectorised). Returns (outer, inner).
         """
         if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
             raise ScheduleError(f"split of loop {loop.name!r} needs a positive int as factor, not {factor!r}")
+        if tail not in ("guard", "shrink"):
+            raise ScheduleError(f"split of loop {loop.name!r}: tail is 'guard' or 'shrink', not {tail!r}")
         path = self._path(loop)
         node = self.loop(loop)
         ranges = ranges_of_path(path[:-1], self.kernel.ranges)
         outer, inner = self._fresh(f"{loop.name}o"), self._fresh(f"{loop.name}i")
         count = as_dim(simplify((wrap(node.extent) + (factor - 1)) // factor, ranges))
-        ranges[outer] = ranges_of_path([Loop(outer, count, node.kind, ())], ranges)[outer]
+        ranges[outer] = loop_range(count, ranges)
         ranges[inner] = (0, factor - 1)
         value = outer * factor + inner
         exact = simplify(wrap(node.extent) % factor, ranges) == const(0)
-        guard = None if exact else simplify(compare("lt", value, node.extent), ranges)
+        guard = None if exact or tail == "shrink" else simplify(compare("lt", value, node.extent), ranges)
+        extent: Dim = factor
+        if tail == "shrink" and not exact:
+            extent = simplify(minimum(node.extent - outer * factor, factor), ranges)
         body = substitute_loops(node.body, {node.var: value}, ranges, guard)
-        new = Loop(outer, count, node.kind, (Loop(inner, factor, LoopKind.SERIAL, body),))
+        new = Loop(outer, count, node.kind, (Loop(inner, extent, LoopKind.SERIAL, body),))
         self._replace(loop, lambda _: (new,))
         return LoopRef(outer), LoopRef(inner)
 
@@ -236,7 +243,7 @@ class Schedule:
         ranges = ranges_of_path(path[:-1], self.kernel.ranges)
         fused = self._fresh(f"{outer.name}.{inner.name}")
         extent = as_dim(simplify(wrap(node.extent) * inside.extent, ranges))
-        ranges = ranges_of_path([Loop(fused, extent, node.kind, ())], ranges)
+        ranges[fused] = loop_range(extent, ranges)
         values = {node.var: fused // inside.extent, inside.var: fused % inside.extent}
         values = {v: simplify(e, ranges) for v, e in values.items()}
         body = substitute_loops(inside.body, values, ranges)

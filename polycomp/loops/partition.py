@@ -171,15 +171,27 @@ def _cut(condition: Compare, loop: For, inner: Ranges, ranges: Ranges) -> _Cut |
     if split is None:
         return None
     outer, low, high = split
+    if not isinstance(outer, Const) and free_vars(rest) & _serial_variables(loop.body):
+        return None  # the cut is only known at run time: leave it to the innermost loop that decides
     if coefficient > 0:
         false_end = _clip(binary("floordiv", const(coefficient - 1 - high) - outer, coefficient), loop, ranges)
         true_start = _clip(binary("floordiv", const(coefficient - 1 - low) - outer, coefficient), loop, ranges)
+        if not isinstance(outer, Const):  # one cut at run time is enough: certainly true, and the rest
+            false_end = loop.start
         cut = _Cut(condition, false_end, true_start, False, True)
     else:
         true_end = _clip(binary("floordiv", outer + low, -coefficient) + 1, loop, ranges)
         false_start = _clip(binary("floordiv", outer + high, -coefficient) + 1, loop, ranges)
+        if not isinstance(outer, Const):
+            false_start = loop.stop
         cut = _Cut(condition, true_end, false_start, True, False)
     return cut if _is_worthwhile(cut, loop) else None
+
+
+def _serial_variables(stmt: Stmt) -> frozenset[Var]:
+    """The variables of the loops in ``stmt`` that stay loops in the code (not vectors, not unrolled)."""
+    kinds = (LoopKind.SERIAL, LoopKind.PARALLEL)
+    return frozenset(s.var for s in walk(stmt) if isinstance(s, For) and s.kind in kinds)
 
 
 def _split_inner(rest: Expr, inner: Ranges) -> tuple[Expr, int, int] | None:

@@ -74,12 +74,12 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
 
 
 def _epilogue(tensor: Tensor, stages: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor | None:
-    """The one elementwise stage that reads the contraction at its own point, or None."""
+    """The one elementwise stage that reads the contraction at its own point (axes may be permuted), or None."""
     users = [t for t in stages if tensor in t.inputs()]
     if tensor in outputs or len(users) != 1 or is_reduction(users[0]):
         return None
-    pointwise = all(tuple(x.indices) == users[0].axes for x in reads_tensor(users[0], tensor))
-    return users[0] if pointwise else None
+    points = {tuple(x.indices) for x in reads_tensor(users[0], tensor)}
+    return users[0] if len(points) == 1 and set(points.pop()) == set(users[0].axes) else None
 
 
 def choose_roles(contraction: Contraction) -> Roles:
@@ -174,14 +174,19 @@ class _Tiling:
     def apply(self) -> None:
         """Tile the final stage, place the accumulators in it, and share the outer loops out to the threads."""
         packed = self._pack_vector_operand()
-        loops = self.schedule[self.final].loops
-        outer, inner = self._split(loops)
+        outer, inner = self._split(self._final_loops())
         self.schedule.reorder(*outer.in_order(), *inner)
         self._place_accumulators(outer.in_order()[-1] if outer.in_order() else None)
         for loop in inner[:-1]:
             self.schedule.unroll(loop)
         self.schedule.vectorize(inner[-1])
         self._parallelize(outer, packed)
+
+    def _final_loops(self) -> list[LoopRef]:
+        """The loops of the final stage in the order of the contraction's axes."""
+        loops = dict(zip(self.final.axes, self.schedule[self.final].loops, strict=True))
+        reads = reads_tensor(self.final, self.contraction.tensor)
+        return [loops[i] for i in reads[0].indices if isinstance(i, Axis)] if reads else list(loops.values())
 
     def _choose_tile(self) -> Tile:
         axes = self.contraction.tensor.axes
@@ -242,7 +247,7 @@ class _Tiling:
             tiles, row = schedule.split(loops[roles.row], tile.rows)
             per_block = self._row_tiles_per_block()
             if per_block is not None:
-                row_blocks, tiles = schedule.split(tiles, per_block)
+                row_blocks, tiles = schedule.split(tiles, per_block, tail="shrink")
                 outer.row_blocks.append(row_blocks)
             outer.rows.append(tiles)
             inner.append(row)
@@ -258,10 +263,13 @@ class _Tiling:
         assert self.roles.row is not None
         rows = constant(tensor.axes[self.roles.row].extent)
         fitting = self.target.l2_bytes // 2 // max(1, self._depth() * self.contraction.other.dtype.bytes)
-        tiles = max(1, fitting // self.tile.rows)
-        if self.roles.rows or (rows is not None and rows <= tiles * self.tile.rows):
+        most = max(1, fitting // self.tile.rows)
+        if self.roles.rows or (rows is not None and rows <= most * self.tile.rows):
             return None
-        return tiles
+        if rows is None:
+            return most if most * self.tile.rows <= _SYMBOLIC_ROWS else None
+        tiles = -(-rows // self.tile.rows)
+        return -(-tiles // -(-tiles // most))  # blocks of equal size
 
     def _pack_vector_operand(self) -> Tensor | None:
         """Copy a vector operand that is not contiguous along the vector axis into panels; returns the copy."""
@@ -275,7 +283,7 @@ class _Tiling:
 
     def _place_accumulators(self, attach: LoopRef | None) -> None:
         schedule, rank = self.schedule, self.result.rank
-        extents = [self.final.shape[d] for d in (self.roles.row, self.roles.vector) if d is not None]
+        extents = [self.result.shape[d] for d in (self.roles.row, self.roles.vector) if d is not None]
         symbolic = any(constant(e) is None for e in extents)
         if attach is None:
             loops = schedule[self.result].loops
