@@ -14,20 +14,17 @@ from typing import Any, Protocol, TypeVar, dataclass_transform
 from polycomp.dtypes import DType, DTypeLike, as_dtype
 from polycomp.errors import DTypeError
 
-BINARY_OPS = frozenset(
-    ("add", "sub", "mul", "div", "truncdiv", "truncmod", "floordiv", "floormod", "fmod", "pow", "min", "max")
-    + ("and", "or", "xor", "shl", "shr", "atan2")
-)
+_ARITHMETIC = ("add", "sub", "mul", "div", "truncdiv", "truncmod", "floordiv", "floormod", "fmod", "pow", "atan2")
+BINARY_OPS = frozenset((*_ARITHMETIC, "min", "max", "and", "or", "xor", "shl", "shr"))
 """``div`` is for floats; integers divide by ``truncdiv`` (C) or ``floordiv``. ``min``/``max`` on floats give NaN
 when either operand is NaN. ``and``/``or``/``xor`` are bitwise on integers, logical on bool."""
 
 COMPARE_OPS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 
-UNARY_OPS = frozenset(
-    ("neg", "not", "abs", "sign", "exp", "expm1", "log", "log1p", "log2", "exp2", "sqrt", "rsqrt", "reciprocal")
-    + ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf")
-    + ("floor", "ceil", "round", "trunc", "isnan", "isinf_pos", "isinf_neg", "sigmoid")
-)
+_EXPONENTIAL = ("exp", "expm1", "exp2", "log", "log1p", "log2", "sqrt", "rsqrt", "reciprocal", "sigmoid", "erf")
+_TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+_SIMPLE = ("neg", "not", "abs", "sign", "floor", "ceil", "round", "trunc", "isnan", "isinf_pos", "isinf_neg")
+UNARY_OPS = frozenset((*_EXPONENTIAL, *_TRIGONOMETRIC, *_SIMPLE))
 """``round`` is to nearest even. ``not`` is logical on bool and bitwise on integers. ``isnan`` and the ``isinf``
 pair give bool; all others keep their operand's dtype."""
 

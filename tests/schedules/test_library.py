@@ -26,7 +26,7 @@ Definition = tuple[Sequence[Tensor], Sequence[Tensor]]
 def check(definition: Definition, sizes: Mapping[Var, int] | None = None, seed: int = 0) -> None:
     inputs, outputs = definition
     bound = dict(sizes or {})
-    kernel = schedule_kernel("k", inputs, outputs, {v: (1, 64) for v in bound}, SMALL)
+    kernel = schedule_kernel("k", inputs, outputs, dict.fromkeys(bound, (1, 64)), SMALL)
     assert verify_kernel(kernel).violation is None
     nest = lower_kernel(kernel)
     rng = np.random.default_rng(seed)
