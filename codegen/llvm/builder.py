@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -125,9 +125,9 @@ class FunctionBuilder:
         self.module = module
         self.label = "entry"
         self._allocas: list[str] = []
-        self._lines: list[str] = []
-        self._known: dict[str, str] = {}
-        self._undo: list[list[str]] = [[]]
+        self._lines: list[str | list[str]] = []
+        self._known: dict[Hashable, Any] = {}
+        self._undo: list[list[Hashable]] = [[]]
         self._count = 0
 
     def order(self) -> int:
@@ -137,12 +137,20 @@ class FunctionBuilder:
 
     def pure(self, text: str) -> str:
         """Emit an instruction without side effects, or reuse the equal one that dominates this place."""
-        known = self._known.get(text)
+        known: str | None = self._known.get(text)
         if known is None:
             known = self.fresh(text)
-            self._known[text] = known
-            self._undo[-1].append(text)
+            self.remember(text, known)
         return known
+
+    def recall(self, key: Hashable) -> Any:
+        """What was remembered under ``key`` at a place that dominates this one, or None."""
+        return self._known.get(key)
+
+    def remember(self, key: Hashable, value: Any) -> None:
+        """Keep ``value`` under ``key`` until the end of the scope."""
+        self._known[key] = value
+        self._undo[-1].append(key)
 
     def fresh(self, text: str) -> str:
         """Emit an instruction that has a result; its SSA name."""
@@ -154,6 +162,12 @@ class FunctionBuilder:
     def void(self, text: str) -> None:
         """Emit an instruction without a result."""
         self._lines.append(f"  {text}")
+
+    def slot(self) -> list[str]:
+        """A place here to which instructions may be added later, as indented lines."""
+        lines: list[str] = []
+        self._lines.append(lines)
+        return lines
 
     def comment(self, text: str) -> None:
         self._lines.append("  ; " + text.replace("\n", " "))
@@ -195,7 +209,13 @@ class FunctionBuilder:
                 del self._known[text]
 
     def body(self) -> str:
-        return "\n".join(["entry:", *self._allocas, *self._lines])
+        lines = ["entry:", *self._allocas]
+        for line in self._lines:
+            if isinstance(line, str):
+                lines.append(line)
+            else:
+                lines.extend(line)
+        return "\n".join(lines)
 
     def call_intrinsic(self, name: str, result: str, *operands: str) -> str:
         """Call a pure LLVM intrinsic; each operand is ``"type ref"``."""

@@ -20,11 +20,21 @@ _STATUS_OFFSET = 8  # of the status word in the context
 
 def index(frame: Frame, e: Expr) -> Linear:
     """An int64 expression as a linear form."""
+    if isinstance(e, Const):
+        return linear.constant(int(e.value))
+    if isinstance(e, Var):
+        return _index_variable(frame, e)
+    key = frame.key(e) if isinstance(e, Binary) else None
+    known: Linear | None = None if key is None else frame.b.recall(key)
+    if known is None:
+        known = _index(frame, e)
+        if key is not None:
+            frame.b.remember(key, known)
+    return known
+
+
+def _index(frame: Frame, e: Expr) -> Linear:
     match e:
-        case Const():
-            return linear.constant(int(e.value))
-        case Var():
-            return _index_variable(frame, e)
         case Binary():
             return _index_binary(frame, e)
         case Unary(op="neg"):
@@ -128,11 +138,11 @@ def _value(frame: Frame, e: Expr) -> Value:
 
 def locate(frame: Frame, buffer: Buffer, indices: Sequence[Expr]) -> emit_memory.Address:
     """The address of ``buffer[indices]``."""
-    strides = frame.strides.get(buffer)
-    if strides is None:
-        strides = tuple(index(frame, wrap(dim)) for dim in buffer.shape)
-        frame.strides[buffer] = strides
-    return emit_memory.locate(frame, buffer, [index(frame, i) for i in indices], strides)
+    sizes: tuple[Linear, ...] | None = frame.b.recall(buffer)
+    if sizes is None:
+        sizes = tuple(index(frame, wrap(dim)) for dim in buffer.shape)
+        frame.b.remember(buffer, sizes)
+    return emit_memory.locate(buffer, [index(frame, i) for i in indices], sizes)
 
 
 def _binary(frame: Frame, e: Binary) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 from polycomp.codegen.llvm import emit_index, linear
@@ -20,46 +21,71 @@ _SHUFFLED_STRIDES = range(2, 5)
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """Element ``uniform + varying`` of ``buffer``; ``safe`` when it surely lies inside in every lane, masked or not."""
+    """Element ``uniform + varying`` of ``buffer``, at ``indices`` of dimensions of ``sizes``."""
 
     buffer: Buffer
+    indices: Sequence[Linear]
+    sizes: Sequence[Linear]
     uniform: Linear
     varying: Linear
-    safe: bool
 
-    @property
+    @functools.cached_property
+    def safe(self) -> bool:
+        """Whether it surely lies inside of the buffer in every lane, masked or not."""
+        return all(_inside(index, size) for index, size in zip(self.indices, self.sizes, strict=True))
+
+    @functools.cached_property
     def stride(self) -> int | None:
         """The distance of neighbouring lanes in elements: 0 when all are at one place, None when it is not constant."""
         return emit_index.lane_stride(self.varying) if self.varying.terms else 0
 
 
-def locate(frame: Frame, buffer: Buffer, indices: Sequence[Linear], strides: Sequence[Linear]) -> Address:
-    """The address of ``buffer[indices]``; ``strides`` are its dimensions' sizes, outermost first."""
-    offset, safe = linear.constant(0), True
-    for index, size in zip(indices, strides, strict=True):
-        offset = linear.add(linear.multiply(offset, size), index)
-        safe = safe and _inside(index, size)
-    return Address(buffer, *linear.split_lanes(offset), safe)
+def locate(buffer: Buffer, indices: Sequence[Linear], sizes: Sequence[Linear]) -> Address:
+    """The address of ``buffer[indices]``; ``sizes`` are its dimensions', outermost first."""
+    offset = linear.constant(0)
+    if all(size.is_constant for size in sizes):
+        offset = linear.row_major(indices, [size.constant for size in sizes])
+    else:
+        for index, size in zip(indices, sizes, strict=True):
+            offset = linear.add(linear.multiply(offset, size), index)
+    return Address(buffer, indices, sizes, *linear.split_lanes(offset))
 
 
 def _inside(index: Linear, size: Linear) -> bool:
-    low, _ = linear.bounds(index)
+    low, high = linear.bounds(index)
+    if low is None or low < 0:
+        return False
+    if size.is_constant:
+        return high is not None and high < size.constant
     room, _ = linear.bounds(linear.add(linear.add(size, index, -1), linear.constant(-1)))
-    return low is not None and low >= 0 and room is not None and room >= 0
+    return room is not None and room >= 0
 
 
 def pointer(frame: Frame, address: Address, extra: int = 0) -> str:
-    """A pointer to the element at the uniform part of the address, plus ``extra`` elements."""
-    element = memory_type(address.buffer.dtype)
-    base = frame.pointers[address.buffer]
-    # Not inbounds: the constant is added last so that neighbours share the base, which itself may lie outside.
-    if address.uniform.terms:
-        offset = emit_index.to_value(frame.b, Linear(address.uniform.terms))
-        base = frame.b.pure(f"getelementptr {element}, ptr {base}, {offset}")
-    offset_constant = address.uniform.constant + extra
-    if not offset_constant:
-        return base
-    return frame.b.pure(f"getelementptr {element}, ptr {base}, i64 {offset_constant}")
+    """A pointer to the element at the uniform part of the address, plus ``extra`` elements.
+
+    It is stepped to term by term, the outermost loop's first, so that all but the last are invariant in inner loops;
+    the constant comes last, so that neighbours share all before it. Nothing is inbounds: only the end surely is.
+    """
+    size = address.buffer.dtype.bytes
+    where = frame.pointers[address.buffer]
+    for monomial, coefficient in linear.sorted_terms(address.uniform):
+        where = _step(frame, where, monomial, coefficient * size)
+    offset = (address.uniform.constant + extra) * size
+    return frame.b.pure(f"getelementptr i8, ptr {where}, i64 {offset}") if offset else where
+
+
+def _step(frame: Frame, where: str, monomial: linear.Monomial, factor: int) -> str:
+    """``where + factor * product(monomial)`` in bytes."""
+    b = frame.b
+    if len(monomial) == 1 and factor in (1, 2, 4, 8):
+        return b.pure(f"getelementptr i{8 * factor}, ptr {where}, i64 {monomial[0].ref}")
+    counter = frame.counters.get(monomial[-1])
+    if counter is not None and (len(monomial) == 1 or monomial[-2].order < monomial[-1].order):
+        distance = counter.multiple(b, monomial[:-1], factor)
+    else:
+        distance = emit_index.to_value(b, Linear({monomial: factor})).ref
+    return b.pure(f"getelementptr i8, ptr {where}, i64 {distance}")
 
 
 def _pointers(frame: Frame, address: Address) -> str:

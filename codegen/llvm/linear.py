@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 Interval = tuple[int | None, int | None]
 Monomial = tuple["Atom", ...]
@@ -102,6 +102,18 @@ def multiply(a: Linear, b: Linear) -> Linear:
                 product = tuple(sorted(m + n, key=_order))
                 result = add(result, Linear({product: wrap64(x * y)}))
     return result
+
+
+def row_major(indices: Sequence[Linear], sizes: Sequence[int]) -> Linear:
+    """The offset of an element in an array of constant ``sizes``."""
+    terms: dict[Monomial, int] = {}
+    total, stride = 0, 1
+    for index, size in zip(reversed(indices), reversed(sizes), strict=True):
+        total += index.constant * stride
+        for monomial, coefficient in index.terms.items():
+            terms[monomial] = terms.get(monomial, 0) + coefficient * stride
+        stride *= size
+    return Linear({m: wrap64(c) for m, c in terms.items() if c}, wrap64(total))
 
 
 def _with_constant(a: Linear) -> Iterable[tuple[Monomial, int]]:
