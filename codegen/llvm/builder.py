@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from polycomp.codegen.llvm.linear import Atom
 from polycomp.dtypes import DType
 from polycomp.target import Target
 
@@ -124,6 +125,7 @@ class FunctionBuilder:
     def __init__(self, module: ModuleBuilder) -> None:
         self.module = module
         self.label = "entry"
+        self.atoms: dict[str, Atom] = {}
         self._allocas: list[str] = []
         self._lines: list[str | list[str]] = []
         self._known: dict[Hashable, Any] = {}
@@ -134,6 +136,13 @@ class FunctionBuilder:
         """A number larger than that of everything emitted before."""
         self._count += 1
         return self._count
+
+    def atom(self, ref: str, low: int | None, high: int | None, lanes: int = 0, bits: int = 64) -> Atom:
+        """The atom of an SSA value, made on first use."""
+        known = self.atoms.get(ref)
+        if known is None:
+            known = self.atoms[ref] = Atom(ref, low, high, self.order(), lanes, bits)
+        return known
 
     def pure(self, text: str) -> str:
         """Emit an instruction without side effects, or reuse the equal one that dominates this place."""

@@ -7,7 +7,7 @@ import dataclasses
 from polycomp.codegen.llvm import emit_stmt
 from polycomp.codegen.llvm.builder import FunctionBuilder, ModuleBuilder
 from polycomp.codegen.llvm.frame import Frame
-from polycomp.codegen.llvm.linear import Atom, of_atom
+from polycomp.codegen.llvm.linear import of_atom
 from polycomp.codegen.llvm.workspace import plan_workspace
 from polycomp.loops import LoopNest
 from polycomp.loops.program import Workspace
@@ -36,7 +36,7 @@ def emit_kernel(nest: LoopNest, target: Target) -> EmittedKernel:
         frame.pointers[buffer] = f"%a{len(parameters)}"
         parameters.append(f"ptr noalias align 64 %a{len(parameters)}")
     for position, size in enumerate(nest.sizes):
-        frame.env[size] = of_atom(Atom(f"%n{position}", 0, None, b.order()))
+        frame.env[size] = of_atom(b.atom(f"%n{position}", 0, None))
         parameters.append(f"i64 %n{position}")
     emit_stmt.statement(frame, nest.body)
     b.void("ret void")

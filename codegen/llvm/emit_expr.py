@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from polycomp.codegen.llvm import emit_index, emit_memory, linear
 from polycomp.codegen.llvm import emit_ops as ops
 from polycomp.codegen.llvm.builder import Value, constant
@@ -24,7 +22,7 @@ def index(frame: Frame, e: Expr) -> Linear:
         return linear.constant(int(e.value))
     if isinstance(e, Var):
         return _index_variable(frame, e)
-    key = frame.key(e) if isinstance(e, Binary) else None
+    key = frame.key(e, (e,)) if isinstance(e, Binary) else None
     known: Linear | None = None if key is None else frame.b.recall(key)
     if known is None:
         known = _index(frame, e)
@@ -88,7 +86,7 @@ def _index_cast(frame: Frame, e: Cast) -> Linear:
     low, high = (int(dtype.minimum), int(dtype.maximum)) if bounded else (None, None)
     if x.lanes and dtype in (DType.INT32, DType.INT8, DType.INT16, DType.UINT8, DType.UINT16, DType.BOOL):
         narrow = ops.cast(frame.b, x, DType.INT32)
-        return linear.of_atom(linear.Atom(narrow.ref, low, high, frame.b.order(), x.lanes, 32))
+        return linear.of_atom(frame.b.atom(narrow.ref, low, high, x.lanes, 32))
     return emit_index.from_value(frame.b, ops.cast(frame.b, x, DType.INT64), (low, high))
 
 
@@ -136,13 +134,23 @@ def _value(frame: Frame, e: Expr) -> Value:
     raise CompileError(f"kernel {frame.kernel!r} holds a {type(e).__name__}, which loop nests may not")
 
 
-def locate(frame: Frame, buffer: Buffer, indices: Sequence[Expr]) -> emit_memory.Address:
+def locate(frame: Frame, buffer: Buffer, indices: tuple[Expr, ...]) -> emit_memory.Address:
     """The address of ``buffer[indices]``."""
+    key = frame.key(indices, indices)
+    known: emit_memory.Address | None = None if key is None else frame.b.recall(key)
+    if known is None:
+        known = emit_memory.locate(buffer, [index(frame, i) for i in indices], _sizes(frame, buffer))
+        if key is not None:
+            frame.b.remember(key, known)
+    return known
+
+
+def _sizes(frame: Frame, buffer: Buffer) -> tuple[Linear, ...]:
     sizes: tuple[Linear, ...] | None = frame.b.recall(buffer)
     if sizes is None:
         sizes = tuple(index(frame, wrap(dim)) for dim in buffer.shape)
         frame.b.remember(buffer, sizes)
-    return emit_memory.locate(buffer, [index(frame, i) for i in indices], sizes)
+    return sizes
 
 
 def _binary(frame: Frame, e: Binary) -> Value:

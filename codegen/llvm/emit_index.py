@@ -15,14 +15,14 @@ _INT32_MAX = 2**31 - 1
 
 def lane_atom(b: FunctionBuilder, lanes: int) -> Atom:
     """The lane numbers 0 .. lanes-1 of a vector loop."""
-    return Atom(lane_numbers(lanes, 32), 0, lanes - 1, b.order(), lanes, 32)
+    return b.atom(lane_numbers(lanes, 32), 0, lanes - 1, lanes, 32)
 
 
 def from_value(b: FunctionBuilder, value: Value, interval: Interval = (None, None)) -> Linear:
     """A linear form of one atom for an int64 value."""
     if not value.ref.startswith(("%", "<", "splat")):
         return linear.constant(int(value.ref))
-    return linear.of_atom(Atom(value.ref, *interval, b.order(), value.lanes))
+    return linear.of_atom(b.atom(value.ref, *interval, value.lanes))
 
 
 def to_value(b: FunctionBuilder, a: Linear, lanes: int = 0) -> Value:
@@ -155,7 +155,7 @@ def _scalar_floordiv(b: FunctionBuilder, a: Linear, divisor: int) -> Linear:
     low, high = linear.bounds(a)
     ref = _scalar(b, a)
     interval = (None if low is None else low // divisor, None if high is None else high // divisor)
-    return linear.of_atom(Atom(_floordiv_ref(b, "i64", ref, divisor, low), *interval, b.order()))
+    return linear.of_atom(b.atom(_floordiv_ref(b, "i64", ref, divisor, low), *interval))
 
 
 def _floordiv_ref(b: FunctionBuilder, type_text: str, ref: str, divisor: int, low: int | None) -> str:
@@ -187,7 +187,7 @@ def _scalar_floormod(b: FunctionBuilder, a: Linear, divisor: int) -> Linear:
         quotient = _floordiv_ref(b, "i64", ref, divisor, low)
         result = b.pure(f"sub i64 {ref}, {b.pure(f'mul i64 {quotient}, {divisor}')}")
     top = divisor - 1 if high is None or low is None or low < 0 else min(divisor - 1, high)
-    return linear.of_atom(Atom(result, 0, top, b.order()))
+    return linear.of_atom(b.atom(result, 0, top))
 
 
 def _vector_floordiv(b: FunctionBuilder, a: Linear, divisor: int) -> Linear:
@@ -207,7 +207,7 @@ def _vector_floordiv(b: FunctionBuilder, a: Linear, divisor: int) -> Linear:
         return linear.add(base, _wide_floordiv(b, small, divisor))
     type_text = f"<{a.lanes} x i32>"
     quotient = _floordiv_ref(b, type_text, _vector32(b, shifted), divisor, 0)
-    atom = Atom(quotient, low // divisor + shift, high // divisor + shift, b.order(), a.lanes, 32)
+    atom = b.atom(quotient, low // divisor + shift, high // divisor + shift, a.lanes, 32)
     return linear.add(linear.add(base, linear.of_atom(atom)), linear.constant(-shift))
 
 
@@ -228,7 +228,7 @@ def _wide_floordiv(b: FunctionBuilder, a: Linear, divisor: int) -> Linear:
     value = to_value(b, a)
     quotient = _floordiv_ref(b, value.type, value.ref, divisor, low)
     interval = (None if low is None else low // divisor, None if high is None else high // divisor)
-    return linear.of_atom(Atom(quotient, *interval, b.order(), a.lanes))
+    return linear.of_atom(b.atom(quotient, *interval, a.lanes))
 
 
 def _bounded_vector(b: FunctionBuilder, a: Linear, limit: int) -> Linear:
@@ -243,7 +243,7 @@ def _bounded_vector(b: FunctionBuilder, a: Linear, limit: int) -> Linear:
     if bits == 32:
         base = b.pure(f"trunc i64 {base} to i32")
     spread = b.splat(Value(base, DType.INT32 if bits == 32 else DType.INT64), lanes)
-    return linear.of_atom(Atom(b.pure(f"add {spread}, {part}"), 0, limit - 1, b.order(), lanes, bits))
+    return linear.of_atom(b.atom(b.pure(f"add {spread}, {part}"), 0, limit - 1, lanes, bits))
 
 
 def divide(b: FunctionBuilder, op: str, a: Linear, divisor: Linear) -> Linear:
@@ -256,7 +256,7 @@ def divide(b: FunctionBuilder, op: str, a: Linear, divisor: Linear) -> Linear:
         nonzero = b.call_intrinsic("llvm.umax.i64", "i64", f"i64 {nonzero}", "i64 1")
     instruction = "udiv" if op == "floordiv" else "urem"
     top = a_high if op == "floordiv" or high is None else max(0, high - 1)
-    return linear.of_atom(Atom(b.pure(f"{instruction} i64 {_scalar(b, a)}, {nonzero}"), 0, top, b.order()))
+    return linear.of_atom(b.atom(b.pure(f"{instruction} i64 {_scalar(b, a)}, {nonzero}"), 0, top))
 
 
 def extremum(b: FunctionBuilder, op: str, a: Linear, c: Linear) -> Linear:
@@ -269,7 +269,7 @@ def extremum(b: FunctionBuilder, op: str, a: Linear, c: Linear) -> Linear:
     if not (lanes and fits_int32(a) and fits_int32(c)):
         return from_value(b, emit_ops.binary(b, op, to_value(b, a), to_value(b, c)), interval)
     x, y = (Value(_vector32(b, side, lanes), DType.INT32, lanes) for side in (a, c))
-    return linear.of_atom(Atom(emit_ops.binary(b, op, x, y).ref, *interval, b.order(), lanes, 32))
+    return linear.of_atom(b.atom(emit_ops.binary(b, op, x, y).ref, *interval, lanes, 32))
 
 
 def _extremum_bounds(op: str, a: Interval, c: Interval) -> Interval:

@@ -67,7 +67,7 @@ def counted_loop(frame: Frame, start: Linear, stop: Linear, body: Callable[[Line
     counter, following = f"%i{number}", f"%j{number}"
     b.void(f"{counter} = phi i64 [ {first.ref}, %{before} ], [ {following}, %{latch} ]")
     low, high = linear.bounds(start)[0], linear.bounds(stop)[1]
-    atom = Atom(counter, low, None if high is None else high - 1, number)
+    atom = b.atom(counter, low, None if high is None else high - 1)
     phi_slot, step_slot = b.slot(), list[str]()
     frame.counters[atom] = Counter(atom, first.ref, before, latch, setup_slot, phi_slot, step_slot)
     with frame.region():

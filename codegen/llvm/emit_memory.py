@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 from polycomp.codegen.llvm import emit_index, linear
@@ -33,6 +34,11 @@ class Address:
     def safe(self) -> bool:
         """Whether it surely lies inside of the buffer in every lane, masked or not."""
         return all(_inside(index, size) for index, size in zip(self.indices, self.sizes, strict=True))
+
+    @functools.cached_property
+    def granularity(self) -> int:
+        """The alignment in bytes of all elements at a multiple of it from the constant part of the address."""
+        return linear.granularity(self.uniform, self.buffer.dtype.bytes, _ALIGNMENT)
 
     @functools.cached_property
     def stride(self) -> int | None:
@@ -101,8 +107,8 @@ def _pointers(frame: Frame, address: Address) -> str:
 
 def _align(address: Address, extra: int = 0) -> int:
     """The alignment that the first accessed element surely has."""
-    shifted = linear.add(address.uniform, linear.constant(extra))
-    return max(1, linear.alignment(shifted, address.buffer.dtype.bytes, _ALIGNMENT))
+    offset = (address.uniform.constant + extra) * address.buffer.dtype.bytes
+    return math.gcd(address.granularity, offset)
 
 
 def load(frame: Frame, address: Address) -> Value:

@@ -122,8 +122,8 @@ def _define_body(
     inner = Frame(b, frame.kernel, frame.plan, capture.env, capture.pointers, in_parallel=True)
     _private_memory(inner)
     high = linear.bounds(extent)[1]
-    begin = linear.of_atom(Atom("%begin", 0, high, b.order()))
-    end = linear.of_atom(Atom("%end", 0, high, b.order()))
+    begin = linear.of_atom(b.atom("%begin", 0, high))
+    end = linear.of_atom(b.atom("%end", 0, high))
 
     def iteration(i: Linear) -> None:
         with inner.bound(loop.var, linear.add(start, i)):
@@ -142,7 +142,7 @@ def _private_memory(frame: Frame) -> None:
     if not frame.plan.private:
         return
     b, workspace = frame.b, frame.plan.workspace
-    thread = linear.of_atom(Atom("%thread", 0, None, b.order()))
+    thread = linear.of_atom(b.atom("%thread", 0, None))
     each = index(frame, wrap(workspace.per_thread))
     offset = linear.add(index(frame, wrap(workspace.shared)), linear.multiply(each, thread))
     b.void(f"%private = getelementptr i8, ptr %workspace, {emit_index.to_value(b, offset)}")

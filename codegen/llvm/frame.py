@@ -10,7 +10,7 @@ from typing import Protocol
 from polycomp.codegen.llvm.builder import FunctionBuilder, Value
 from polycomp.codegen.llvm.linear import Atom, Linear, Monomial
 from polycomp.codegen.llvm.workspace import WorkspacePlan
-from polycomp.expr import CheckedIndex, Expr, Load, Var, free_vars, walk
+from polycomp.expr import CheckedIndex, Expr, Load, Var, walk
 from polycomp.loops import Buffer
 
 Binding = Linear | Value
@@ -20,10 +20,6 @@ class AddressCounter(Protocol):
     """A loop's counter that hands out induction variables for addresses."""
 
     def multiple(self, b: FunctionBuilder, others: Monomial, factor: int) -> str: ...
-
-
-def reads_memory(e: Expr) -> bool:
-    return any(isinstance(node, Load | CheckedIndex) for node in walk(e))
 
 
 @dataclasses.dataclass
@@ -43,30 +39,45 @@ class Frame:
     mask: Value | None = None
     loaded: dict[Buffer, dict[str, Value]] = dataclasses.field(default_factory=dict)
     counters: dict[Atom, AddressCounter] = dataclasses.field(default_factory=dict)
-    versions: dict[Var, int] = dataclasses.field(default_factory=dict)
-    variables: dict[Expr, tuple[Var, ...] | None] = dataclasses.field(default_factory=dict)
+    versions: dict[Var, list[int]] = dataclasses.field(default_factory=dict)
+    dependences: dict[int, tuple[list[int], ...] | None] = dataclasses.field(default_factory=dict)
     source: str = ""
 
     @contextlib.contextmanager
     def bound(self, var: Var, binding: Binding) -> Iterator[None]:
         """``var`` stands for ``binding`` within."""
-        outer, version = self.env.get(var), self.versions.get(var, 0)
-        self.env[var], self.versions[var] = binding, self.b.order()
+        version = self._version(var)
+        outer, before = self.env.get(var), version[0]
+        self.env[var], version[0] = binding, self.b.order()
         try:
             yield
         finally:
-            self.versions[var] = version
+            version[0] = before
             if outer is None:
                 del self.env[var]
             else:
                 self.env[var] = outer
 
-    def key(self, e: Expr) -> Hashable:
-        """Equal for two evaluations of ``e`` only if they give the same; None for what depends on memory."""
-        if e not in self.variables:
-            self.variables[e] = None if reads_memory(e) else tuple(free_vars(e))
-        variables = self.variables[e]
-        return None if variables is None else (e, *[self.versions.get(v, 0) for v in variables])
+    def _version(self, var: Var) -> list[int]:
+        """A cell that holds a different number for each binding of ``var``."""
+        return self.versions.setdefault(var, [0])
+
+    def key(self, node: object, parts: tuple[Expr, ...]) -> Hashable:
+        """A key of the emitted ``parts`` of ``node``, equal only where they give the same; None if they read memory.
+
+        ``node`` is known by its identity, so it must belong to the nest.
+        """
+        number = id(node)
+        if number not in self.dependences:
+            self.dependences[number] = self._find_dependences(parts)
+        cells = self.dependences[number]
+        return None if cells is None else (number, *[cell[0] for cell in cells])
+
+    def _find_dependences(self, parts: tuple[Expr, ...]) -> tuple[list[int], ...] | None:
+        nodes = [node for part in parts for node in walk(part)]
+        if any(isinstance(node, Load | CheckedIndex) for node in nodes):
+            return None
+        return tuple(self._version(v) for v in dict.fromkeys(node for node in nodes if isinstance(node, Var)))
 
     @contextlib.contextmanager
     def masked(self, mask: Value | None) -> Iterator[None]:

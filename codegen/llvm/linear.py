@@ -8,6 +8,7 @@ bounds are only ever known where no overflow can happen.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,19 +18,20 @@ Monomial = tuple["Atom", ...]
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Atom:
     """An SSA value of type i64 (``lanes == 0``) or ``<lanes x i{bits}>``, at least ``low`` and at most ``high``.
 
-    ``order`` is that of definition: sums are built from the outermost loop's atoms inwards, to be hoisted.
+    Compared by identity: there is one for each SSA value of a function. ``order`` is that of definition: sums are
+    built from the outermost loop's atoms inwards, to be hoisted.
     """
 
     ref: str
-    low: int | None = dataclasses.field(compare=False)
-    high: int | None = dataclasses.field(compare=False)
-    order: int = dataclasses.field(compare=False)
+    low: int | None
+    high: int | None
+    order: int
     lanes: int = 0
-    bits: int = dataclasses.field(default=64, compare=False)
+    bits: int = 64
 
     @property
     def type(self) -> str:
@@ -57,6 +59,7 @@ class Linear:
         return max((atom.lanes for monomial in self.terms for atom in monomial), default=0)
 
 
+@functools.lru_cache(maxsize=4096)
 def constant(value: int) -> Linear:
     return Linear({}, wrap64(value))
 
@@ -133,6 +136,8 @@ def sorted_terms(a: Linear) -> list[tuple[Monomial, int]]:
 
 def split_lanes(a: Linear) -> tuple[Linear, Linear]:
     """``a`` as a part that is the same in all lanes (with the constant) and a part that is not."""
+    if not a.is_vector:
+        return a, constant(0)
     uniform: dict[Monomial, int] = {}
     varying: dict[Monomial, int] = {}
     for monomial, coefficient in a.terms.items():
@@ -188,9 +193,7 @@ def divide_exactly(a: Linear, divisor: int) -> tuple[Linear, Linear]:
     return Linear(quotient, a.constant // divisor), Linear(rest, a.constant % divisor)
 
 
-def alignment(a: Linear, unit: int, limit: int) -> int:
-    """The largest power of two that surely divides ``unit * a``, at most ``limit``."""
-    common = math.gcd(limit, unit * a.constant)
-    for coefficient in a.terms.values():
-        common = math.gcd(common, unit * coefficient)
+def granularity(a: Linear, unit: int, limit: int) -> int:
+    """The largest power of two, at most ``limit``, that surely divides ``unit`` times the terms of ``a``."""
+    common = math.gcd(limit, *(unit * coefficient for coefficient in a.terms.values()))
     return common & -common
