@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from polycomp.errors import ScheduleError
 from polycomp.expr import Interval, Var, compare, const, free_vars, minimum, simplify, wrap
 from polycomp.poly.kernel import Kernel, Statement, statements_of
-from polycomp.poly.tree import Allocate, Loop, LoopKind, Node, Scope, walk
+from polycomp.poly.tree import Ahead, Allocate, Loop, LoopKind, Node, Scope, walk
 from polycomp.schedules import placement, stages
 from polycomp.schedules.rewrite import (
     Nodes,
@@ -279,6 +279,17 @@ class Schedule:
     def parallel(self, loop: LoopRef) -> None:
         """Share the loop's iterations out to the threads of the pool."""
         self._set_kind(loop, LoopKind.PARALLEL)
+
+    @_recorded
+    def prefetch(self, tensor: Tensor, loop: LoopRef, distance: int) -> None:
+        """In each iteration of ``loop``, ask for the cache lines that it will read of ``tensor`` in ``distance`` more.
+
+        A hint to the machine without effect on results; lines beyond the tensor's end are harmless.
+        """
+        if isinstance(distance, bool) or not isinstance(distance, int) or distance < 1:
+            raise ScheduleError(f"prefetch of {tensor.name!r} needs a positive int as distance, not {distance!r}")
+        ahead = Ahead(tensor, distance)
+        self._replace(loop, lambda n: (dataclasses.replace(n, prefetch=(*n.prefetch, ahead)),))
 
     # ------------------------------------------------------------------ stage primitives
 

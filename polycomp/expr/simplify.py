@@ -221,11 +221,33 @@ def _simplify_division(op: str, dividend: Expr, divisor: int, ranges: Ranges) ->
         if op == "floordiv":
             return _from_polynomial(_add(whole, {(): step} if step else {}, 1))
         return _from_polynomial(_add(rest, {(): step * divisor} if step else {}, -1))
+    split = _split_by_step(rest, divisor, ranges)
+    if split is not None:
+        step, coarse, fine = split
+        outer = _simplify_division(op, coarse, divisor // step, ranges)
+        if op == "floordiv":
+            return _from_polynomial(_add(whole, _polynomial(outer), 1))
+        return _from_polynomial(_add({m: c * step for m, c in _polynomial(outer).items()}, fine, 1))
     if op == "floordiv":
         reduced, factor = _cancel(rest, divisor)
         inner = _nested_division(reduced, divisor // factor)
         return _from_polynomial(_add(whole, {(inner,): 1}, 1))
     return binary("floormod", remainder_expr, const(divisor))
+
+
+def _split_by_step(rest: _Polynomial, divisor: int, ranges: Ranges) -> tuple[int, Expr, _Polynomial] | None:
+    """``rest`` as ``step*coarse + fine`` with ``step`` a divisor of ``divisor`` and ``0 <= fine < step``.
+
+    Then ``rest // divisor`` is ``coarse // (divisor/step)``, and ``rest % divisor`` is
+    ``step*(coarse % (divisor/step)) + fine``. Returns (step, coarse, fine).
+    """
+    for step in sorted({abs(c) for m, c in rest.items() if m and 1 < abs(c) and divisor % abs(c) == 0}):
+        coarse = {m: c // step for m, c in rest.items() if m and c % step == 0}
+        fine = {m: c for m, c in rest.items() if not m or c % step}
+        low, high = _bounds(_from_polynomial(fine), ranges)
+        if fine and low is not None and high is not None and low >= 0 and high < step:
+            return step, _from_polynomial(coarse), fine
+    return None
 
 
 def _cancel(rest: _Polynomial, divisor: int) -> tuple[Expr, int]:

@@ -11,6 +11,8 @@ from polycomp.expr import Expr, Load, Var, const, substitute, transform, wrap
 from polycomp.loops.guards import hoist_guards
 from polycomp.loops.ir import Alloc, Buffer, For, If, LoopNest, Stmt, Store
 from polycomp.loops.partition import partition, unswitch
+from polycomp.loops.prefetch import prefetches
+from polycomp.loops.quotients import bind_quotients
 from polycomp.loops.visit import block, simplified
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.tree import Allocate, Leaf, Loop, Node, Scope
@@ -60,7 +62,9 @@ def _lower_nodes(nodes: tuple[Node, ...], kernel: Kernel, places: Mapping[Tensor
 def _lower_node(node: Node, kernel: Kernel, places: Mapping[Tensor, Place]) -> Stmt:
     match node:
         case Loop():
-            return For(node.var, const(0), wrap(node.extent), node.kind, _lower_nodes(node.body, kernel, places))
+            hints = [hint for ahead in node.prefetch for hint in prefetches(node, ahead, kernel, places[ahead.tensor])]
+            body = block([*hints, _lower_nodes(node.body, kernel, places)])
+            return For(node.var, const(0), wrap(node.extent), node.kind, body)
         case Allocate():
             buffer = Buffer(identifier(node.tensor.name), node.tensor.dtype, node.shape, node.scope)
             inner = {**places, node.tensor: (buffer, node.origin)}
@@ -98,6 +102,10 @@ def _hoist(nest: LoopNest, kernel: Kernel) -> LoopNest:
     return dataclasses.replace(nest, body=hoist_guards(nest.body))
 
 
+def _bind_quotients(nest: LoopNest, kernel: Kernel) -> LoopNest:
+    return dataclasses.replace(nest, body=bind_quotients(nest.body))
+
+
 def _partition(nest: LoopNest, kernel: Kernel) -> LoopNest:
     return dataclasses.replace(nest, body=partition(nest.body, kernel.ranges))
 
@@ -116,6 +124,7 @@ def elements(shape: tuple[Dim, ...]) -> Expr:
 
 PASSES: Mapping[str, Pass] = {
     "simplify": _simplify,
+    "bind-quotients": _bind_quotients,
     "partition": _partition,
     "simplify-parts": _simplify,
     "hoist": _hoist,

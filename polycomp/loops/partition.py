@@ -34,7 +34,7 @@ from polycomp.expr import (
 from polycomp.expr import walk as walk_expression
 from polycomp.loops.guards import nonnegative_form
 from polycomp.loops.ir import Alloc, Block, For, If, Let, Stmt, Store
-from polycomp.loops.visit import block, expressions, for_range, map_expressions, simplified, walk
+from polycomp.loops.visit import block, expressions, for_range, map_expressions, replace_vars, simplified, walk
 from polycomp.poly.tree import LoopKind
 
 _MAXIMUM_STORES = 96  # a nest is not partitioned any further once it has this many stores: code size
@@ -60,16 +60,19 @@ class _Cut:
 def partition(stmt: Stmt, ranges: Ranges) -> Stmt:
     """``stmt`` with its serial and parallel loops cut where conditions inside of them change."""
     match stmt:
-        case For() if stmt.kind in (LoopKind.SERIAL, LoopKind.PARALLEL):
-            return _partition_loop(stmt, ranges, frozenset())
+        case For() if stmt.kind is LoopKind.SERIAL:
+            return _cut_loop(stmt, ranges, frozenset())
+        case For() if stmt.kind is LoopKind.PARALLEL:
+            # It stays one loop, so that its iterations are shared out evenly; its body branches instead.
+            return dataclasses.replace(stmt, body=_branches(stmt, ranges, frozenset()))
         case For():
             inner = {**ranges, stmt.var: for_range(stmt, ranges)}
             return dataclasses.replace(stmt, body=partition(stmt.body, inner))
+        case Let():
+            return _partition_let(stmt, ranges)
         case If():
             orelse = None if stmt.orelse is None else partition(stmt.orelse, ranges)
             return If(stmt.condition, partition(stmt.body, ranges), orelse)
-        case Let():
-            return Let(stmt.var, stmt.value, partition(stmt.body, ranges))
         case Alloc():
             return Alloc(stmt.buffer, partition(stmt.body, ranges))
         case Block():
@@ -77,45 +80,53 @@ def partition(stmt: Stmt, ranges: Ranges) -> Stmt:
     return stmt
 
 
-def _partition_loop(loop: For, ranges: Ranges, done: frozenset[Compare]) -> Stmt:
-    cut = _next_cut(loop, ranges, done) if _count_stores(loop) <= _MAXIMUM_STORES else None
+def _partition_let(let: Let, ranges: Ranges) -> Stmt:
+    low, high = bounds(let.value, ranges)
+    if low is None or high is None:
+        return Let(let.var, let.value, partition(let.body, {**ranges, let.var: (low, high)}))
+    values = For(let.var, const(low), const(high + 1), LoopKind.PARALLEL, let.body)
+    return Let(let.var, let.value, _branches(values, ranges, frozenset()))
+
+
+def _parts(loop: For, cut: _Cut, ranges: Ranges) -> list[For]:
+    """The loop cut in (up to) three, the condition replaced by its value where that is known."""
+    pieces = [(loop.start, cut.first, cut.before), (cut.first, cut.second, None), (cut.second, loop.stop, cut.after)]
+    made: list[For] = []
+    for start, stop, value in pieces:
+        if simplify(stop - start, ranges) != const(0):
+            body = loop.body if value is None else _assume(loop.body, cut.condition, value)
+            made.append(dataclasses.replace(loop, start=start, stop=stop, body=body))
+    return made
+
+
+def _cut_loop(loop: For, ranges: Ranges, done: frozenset[Compare]) -> Stmt:
+    cut = _next_cut(loop, ranges, done)
     if cut is None:
         inner = {**ranges, loop.var: for_range(loop, ranges)}
         return dataclasses.replace(loop, body=partition(loop.body, inner))
-    done = done | {cut.condition}
-    parts = [
-        (loop.start, cut.first, cut.before),
-        (cut.first, cut.second, None),
-        (cut.second, loop.stop, cut.after),
-    ]
-    if loop.kind is LoopKind.PARALLEL:
-        return _branch(loop, cut, parts, ranges)
     made: list[Stmt] = []
-    for start, stop, value in parts:
-        if simplify(stop - start, ranges) == const(0):
-            continue
-        body = loop.body if value is None else _assume(loop.body, cut.condition, value)
-        part = simplified(dataclasses.replace(loop, start=start, stop=stop, body=body), ranges)
-        made.append(_partition_loop(part, ranges, done) if isinstance(part, For) else partition(part, ranges))
+    for part in _parts(loop, cut, ranges):
+        new = simplified(part, ranges)
+        again = isinstance(new, For) and new.var == loop.var
+        made.append(_cut_loop(new, ranges, done | {cut.condition}) if again else partition(new, ranges))  # type: ignore[arg-type]
     return block(made)
 
 
-def _branch(loop: For, cut: _Cut, parts: list[tuple[Expr, Expr, bool | None]], ranges: Ranges) -> Stmt:
-    """A parallel loop stays one loop, so that its iterations are shared out evenly; its body branches instead."""
+def _branches(loop: For, ranges: Ranges, done: frozenset[Compare]) -> Stmt:
+    """The body of ``loop`` with a branch for each part of its range."""
     inner = {**ranges, loop.var: for_range(loop, ranges)}
+    cut = _next_cut(loop, ranges, done)
+    if cut is None:
+        return partition(simplified(loop.body, inner), inner)
     body: Stmt | None = None
-    for start, stop, value in reversed(parts):
-        if simplify(stop - start, ranges) == const(0):
-            continue
-        narrowed = {**inner, loop.var: (bounds(start, ranges)[0], _minus_one(bounds(stop, ranges)[1]))}
-        assumed = loop.body if value is None else _assume(loop.body, cut.condition, value)
-        part = partition(simplified(assumed, narrowed), narrowed)
-        body = part if body is None else If(compare("lt", loop.var, stop), part, body)
-    return dataclasses.replace(loop, body=body if body is not None else Block(()))
-
-
-def _minus_one(value: int | None) -> int | None:
-    return None if value is None else value - 1
+    for part in reversed(_parts(loop, cut, ranges)):
+        low, high = for_range(part, ranges)
+        known = {part.var: const(low)} if low is not None and low == high else {}
+        branch = _branches(
+            dataclasses.replace(part, body=replace_vars(part.body, known)), ranges, done | {cut.condition}
+        )
+        body = branch if body is None else If(compare("lt", loop.var, part.stop), branch, body)
+    return body if body is not None else Block(())
 
 
 def _count_stores(stmt: Stmt) -> int:
@@ -141,6 +152,8 @@ def conditions_in(stmt: Stmt) -> list[Compare]:
 
 
 def _next_cut(loop: For, ranges: Ranges, done: frozenset[Compare]) -> _Cut | None:
+    if _count_stores(loop) > _MAXIMUM_STORES:
+        return None
     inner = _inner_ranges(loop.body, {**ranges, loop.var: for_range(loop, ranges)})
     for condition in conditions_in(loop.body):
         if condition not in done and loop.var in free_vars(condition):

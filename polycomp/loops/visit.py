@@ -102,7 +102,7 @@ def simplified(stmt: Stmt, ranges: Mapping[Var, Interval]) -> Stmt:
         case If():
             return _simplified_if(stmt, ranges)
         case Let():
-            return Let(stmt.var, simplify(stmt.value, ranges), simplified(stmt.body, ranges))
+            return _simplified_let(stmt, ranges)
         case Alloc():
             body = simplified(stmt.body, ranges)
             return body if is_empty(body) else Alloc(stmt.buffer, body)
@@ -122,6 +122,14 @@ def _simplified_for(loop: For, ranges: Mapping[Var, Interval]) -> Stmt:
     new = dataclasses.replace(loop, start=start, stop=stop)
     body = simplified(loop.body, {**ranges, loop.var: for_range(new, ranges)})
     return body if is_empty(body) else dataclasses.replace(new, body=body)
+
+
+def _simplified_let(let: Let, ranges: Mapping[Var, Interval]) -> Stmt:
+    value = simplify(let.value, ranges)
+    if isinstance(value, Const | Var):
+        return simplified(replace_vars(let.body, {let.var: value}), ranges)
+    body = simplified(let.body, {**ranges, let.var: bounds(value, ranges)})
+    return body if is_empty(body) else Let(let.var, value, body)
 
 
 def _simplified_if(stmt: If, ranges: Mapping[Var, Interval]) -> Stmt:

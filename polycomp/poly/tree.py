@@ -32,14 +32,23 @@ class LoopKind(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
+class Ahead:
+    """A hint: ask memory for what will be read of ``tensor`` in ``distance`` iterations of a loop."""
+
+    tensor: Tensor
+    distance: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Loop:
     """``for var in range(extent): body``. ``var`` is unique in the tree; ``extent`` may use size parameters and
-    variables of enclosing loops."""
+    variables of enclosing loops. ``prefetch`` has no meaning but speed."""
 
     var: Var
     extent: Dim
     kind: LoopKind
     body: tuple[Node, ...]
+    prefetch: tuple[Ahead, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

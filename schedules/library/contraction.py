@@ -31,6 +31,8 @@ from polycomp.te import Axis, Tensor
 _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is chosen
 
 _L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in a stream of vector loads
+_PREFETCH_STEPS = 32  # steps of the reduction between asking for a vector and using it
+_MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +118,24 @@ def tile_cycles(rows: int, vectors: int, vector_cycles: float) -> float:
     return max(rows * vectors / 2, loads / 2, vector_cycles * vectors, 4.0) + 0.1 * loads
 
 
-def cost(space: tuple[int, int, int], tile: tuple[int, int, int], vector_cycles: float) -> float:
+@dataclasses.dataclass(frozen=True)
+class Arrival:
+    """Cycles that a vector of the vector operand takes to arrive: for the first tile of a column, and for the rest."""
+
+    first: float
+    again: float
+
+
+def cost(space: tuple[int, int, int], tile: tuple[int, int, int], arrival: Arrival) -> float:
     """Cycles per reduction step of all tiles that cover ``space``; both are (outer rows, rows, vectors)."""
     pieces = [_pieces(extent, size) for extent, size in zip(space, tile, strict=True)]
     total = 0.0
     for (outer, n_outer), (rows, n_rows), (vectors, n_vectors) in itertools.product(*pieces):
-        total += n_outer * n_rows * n_vectors * tile_cycles(outer * rows, vectors, vector_cycles)
+        total += n_outer * n_rows * n_vectors * tile_cycles(outer * rows, vectors, arrival.again)
+    for vectors, n_vectors in pieces[2]:
+        height = tile[0] * tile[1]
+        later = tile_cycles(height, vectors, arrival.again)
+        total += n_vectors * (tile_cycles(height, vectors, arrival.first) - later)
     return total
 
 
@@ -131,17 +145,17 @@ def _pieces(extent: int, size: int) -> list[tuple[int, int]]:
 
 
 def choose_tile(
-    space: tuple[int, int, int], registers: int, allowed: Sequence[int], vector_cycles: Callable[[int], float]
+    space: tuple[int, int, int], registers: int, allowed: Sequence[int], arrival: Callable[[int], Arrival]
 ) -> tuple[int, int, int]:
     """Outer rows, rows and vectors of the cheapest register tile that fits; ``allowed`` are the numbers of vectors.
 
-    ``vector_cycles`` tells how long a vector of the vector operand takes to arrive, given the tile's vectors.
+    ``arrival`` tells how long a vector of the vector operand takes to arrive, given the tile's vectors.
     """
     best = (float("inf"), (1, 1, allowed[0]))
     for width in allowed:
         for tile in _row_tiles(space, width, registers):
             tails = sum(extent % size != 0 for extent, size in zip(space, tile, strict=True))
-            cycles = cost(space, tile, vector_cycles(width)) * (1 + 0.02 * tails)
+            cycles = cost(space, tile, arrival(width)) * (1 + 0.02 * tails)
             best = min(best, (cycles, tile))
     return best[1]
 
@@ -176,7 +190,7 @@ class _Tiling:
         packed = self._pack_vector_operand()
         outer, inner = self._split(self._final_loops())
         self.schedule.reorder(*outer.in_order(), *inner)
-        self._place_accumulators(outer.in_order()[-1] if outer.in_order() else None)
+        self._place_accumulators(outer.in_order()[-1] if outer.in_order() else None, packed)
         for loop in inner[:-1]:
             self.schedule.unroll(loop)
         self.schedule.vectorize(inner[-1])
@@ -201,8 +215,9 @@ class _Tiling:
             )
             return Tile(outer, rows, vectors // per_block, width)
         if panel is not None:
+            panels = -(-(last or panel) // panel)
             vectors = max(1, panel // self.lanes)
-            return Tile(*self._choose(vectors, [vectors])[:2], 1, panel)
+            return Tile(*self._choose(panels * vectors, [vectors])[:2], 1, panel)
         if last is not None and last < self.lanes:
             return Tile(*self._choose(1, [1])[:2], 1, last)
         vectors = -(-(last or 2 * self.lanes) // self.lanes)
@@ -210,14 +225,24 @@ class _Tiling:
         return Tile(outer, rows, 1, width * self.lanes)
 
     def _choose(self, vectors: int, allowed: Sequence[int]) -> tuple[int, int, int]:
-        depth = self._depth()
+        depth, target = self._depth(), self.target
+        whole = depth * vectors * target.vector_bytes
 
-        def vector_cycles(width: int) -> float:
-            panel = depth * width * self.target.vector_bytes
-            return 0.5 if panel <= self.target.l1_bytes // 2 else self.target.vector_bytes / _L2_BYTES_PER_CYCLE
+        def arrival(width: int) -> Arrival:
+            again = 0.5 if self._stays_near(width) else target.vector_bytes / _L2_BYTES_PER_CYCLE
+            return Arrival(again if whole <= target.l2_bytes else target.vector_bytes / _MEMORY_BYTES_PER_CYCLE, again)
 
         space = (self._extent(self.roles.outer_row), self._extent(self.roles.row), vectors)
-        return choose_tile(space, self.target.vector_registers, allowed, vector_cycles)
+        return choose_tile(space, self.target.vector_registers, allowed, arrival)
+
+    def _stays_near(self, vectors: int) -> bool:
+        """Whether the vector operand of a column of tiles, ``vectors`` wide, stays in the first-level cache."""
+        return self._depth() * vectors * self.target.vector_bytes <= self.target.l1_bytes // 2
+
+    def _vector_source(self, packed: Tensor | None) -> Tensor:
+        source = packed or self.contraction.vector.source
+        assert isinstance(source, Tensor)
+        return source
 
     def _extent(self, axis: int | None) -> int:
         if axis is None:
@@ -281,7 +306,7 @@ class _Tiling:
             return None
         return self.schedule.cache_read(load.source, self.result, {dimension[0]: self.tile.width})
 
-    def _place_accumulators(self, attach: LoopRef | None) -> None:
+    def _place_accumulators(self, attach: LoopRef | None, packed: Tensor | None) -> None:
         schedule, rank = self.schedule, self.result.rank
         extents = [self.result.shape[d] for d in (self.roles.row, self.roles.vector) if d is not None]
         symbolic = any(constant(e) is None for e in extents)
@@ -299,6 +324,8 @@ class _Tiling:
         schedule.vectorize(spatial[-1])
         rest = [x for x in spatial[:-1] if x not in tiled]
         schedule.reorder(*rest, *reduced, *tiled, spatial[-1])
+        if reduced and not self._stays_near(self.tile.blocks * -(-self.tile.width // self.lanes)):
+            schedule.prefetch(self._vector_source(packed), reduced[-1], _PREFETCH_STEPS)
 
     def _parallelize(self, outer: _Outer, packed: Tensor | None) -> None:
         """Share the outer loops out to the threads; a packed operand is made once per batch, or before all."""
