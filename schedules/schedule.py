@@ -324,8 +324,8 @@ class Schedule:
     def cache_read(self, tensor: Tensor, reader: Tensor, tiles: Mapping[int, int] | None = None) -> Tensor:
         """Let ``reader`` read a copy ``<name>.packed`` of ``tensor``; returns the copy.
 
-        ``tiles`` maps dimensions to factors: each such dimension d of size n becomes ceil(n/f) in its place, and a
-        last dimension f is added, in the given order; what lies beyond n is zero.
+        ``tiles`` maps dimensions to factors: each such dimension of size n becomes a first dimension ceil(n/f) and a
+        last one f (in the given order), so that the copy is made of panels; what lies beyond n is zero.
         """
         self.kernel, made = stages.cache_read(self.kernel, tensor, reader, dict(tiles or {}), self._taken())
         return made

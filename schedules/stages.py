@@ -212,8 +212,9 @@ def cache_read(
     packed = _packed_copy(tensor, tiles, reader, fresh_tensor_name(kernel, f"{tensor.name}.packed"))
 
     def change(indices: tuple[Expr, ...]) -> Expr:
-        outer = [i // tiles[d] if d in tiles else i for d, i in enumerate(indices)]
-        return Load(packed, (*outer, *(indices[d] % f for d, f in tiles.items())))
+        outer = (indices[d] // f for d, f in tiles.items())
+        rest = (i for d, i in enumerate(indices) if d not in tiles)
+        return Load(packed, (*outer, *rest, *(indices[d] % f for d, f in tiles.items())))
 
     changed = {s.name: dataclasses.replace(s, value=redirect(s.value, tensor, change)) for s in using}
     made = statements_of(packed)
@@ -223,11 +224,14 @@ def cache_read(
 
 
 def _packed_copy(tensor: Tensor, tiles: Mapping[int, int], reader: Tensor, name: str) -> Tensor:
-    outer = [as_dim(simplify((wrap(n) + (tiles.get(d, 1) - 1)) // tiles.get(d, 1))) for d, n in enumerate(tensor.shape)]
-    shape = (*outer, *tiles.values())
+    outer = [as_dim(simplify((wrap(tensor.shape[d]) + (f - 1)) // f)) for d, f in tiles.items()]
+    rest = [n for d, n in enumerate(tensor.shape) if d not in tiles]
+    shape = (*outer, *rest, *tiles.values())
     axes = tuple(Axis(f"p{d}", DType.INT64, n) for d, n in enumerate(shape))
+    whole = dict(zip(tiles, axes, strict=False))
     inner = dict(zip(tiles, axes[tensor.rank :], strict=True))
-    indices = tuple(axes[d] * tiles[d] + inner[d] if d in tiles else axes[d] for d in range(tensor.rank))
+    plain = iter(axes[len(tiles) : tensor.rank])
+    indices = tuple(whole[d] * tiles[d] + inner[d] if d in tiles else next(plain) for d in range(tensor.rank))
     value: Expr = Load(tensor, indices)
     for d, factor in tiles.items():
         if simplify(wrap(tensor.shape[d]) % factor) != const(0):

@@ -32,6 +32,8 @@ _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is cho
 
 _L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in a stream of vector loads
 _PREFETCH_STEPS = 32  # steps of the reduction between asking for a vector and using it
+_TILES_WORTH_PACKING = 4
+_WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
 _MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
 
 
@@ -221,6 +223,8 @@ class _Tiling:
         if last is not None and last < self.lanes:
             return Tile(*self._choose(1, [1])[:2], 1, last)
         vectors = -(-(last or 2 * self.lanes) // self.lanes)
+        if self._extent(self.roles.row) == 1:
+            return Tile(1, 1, 1, min(vectors, _WIDEST_ROW) * self.lanes)
         outer, rows, width = self._choose(vectors, range(1, min(vectors, 4) + 1))
         return Tile(outer, rows, 1, width * self.lanes)
 
@@ -297,14 +301,27 @@ class _Tiling:
         return -(-tiles // -(-tiles // most))  # blocks of equal size
 
     def _pack_vector_operand(self) -> Tensor | None:
-        """Copy a vector operand that is not contiguous along the vector axis into panels; returns the copy."""
+        """Copy a vector operand into panels where reading it in place would be slow; returns the copy.
+
+        That is when it is not contiguous along the vector axis, or when many rows of tiles would walk down its
+        columns, each step a whole row further in memory.
+        """
         load, last = self.contraction.vector, self.contraction.tensor.axes[-1]
-        if panel_of(self.contraction) is not None or stride_of(load, last) == 1:
+        if panel_of(self.contraction) is not None:
             return None
         dimension = [d for d, i in enumerate(load.indices) if i == last]
         if not dimension or constant(last.extent) == 1:
             return None
+        stride = stride_of(load, last)
+        if stride == 1 and (self.roles.block is not None or self.roles.outer_row is not None or not self._is_tall()):
+            return None
         return self.schedule.cache_read(load.source, self.result, {dimension[0]: self.tile.width})
+
+    def _is_tall(self) -> bool:
+        """Whether a column has so many tiles that a copy of its operand pays, and its operand is one plain matrix."""
+        axes = self.contraction.tensor.reduce_axes
+        rows = self._extent(self.roles.row)
+        return len(axes) == 1 and rows >= _TILES_WORTH_PACKING * self.tile.rows
 
     def _place_accumulators(self, attach: LoopRef | None, packed: Tensor | None) -> None:
         schedule, rank = self.schedule, self.result.rank
