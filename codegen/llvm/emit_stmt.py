@@ -64,7 +64,11 @@ def _allocate(frame: Frame, buffer: Buffer) -> None:
         frame.pointers[buffer] = _stack_array(frame, buffer)
         return
     offset = index(frame, wrap(frame.plan.offsets[buffer]))
-    base = "%workspace" if buffer not in frame.plan.private else "%private"
+    base = "%workspace"
+    if buffer in frame.plan.private and frame.in_parallel:
+        base = "%private"
+    elif buffer in frame.plan.private:  # a parallel loop that is not worth handing out runs as thread 0
+        offset = linear.add(offset, index(frame, wrap(frame.plan.workspace.shared)))
     shift = emit_index.to_value(frame.b, offset)
     frame.pointers[buffer] = base if shift.ref == "0" else frame.b.pure(f"getelementptr i8, ptr {base}, {shift}")
 
