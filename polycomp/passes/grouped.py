@@ -19,9 +19,10 @@ def split_groups(graph: Graph, options: Options) -> Graph:
     """Rewrite convolutions of several groups (depthwise ones aside)."""
     editor = Editor(graph)
     block = block_size(options)
-    for node in editor.nodes():
-        weights = editor.constant(node.inputs[1]) if node.op == "Conv" else None
-        if weights is None or not _is_grouped(editor, node):
+    for name in [n.name for n in editor.nodes()]:
+        node = editor.node(name)  # as it is by now: a change may be to what the next convolution reads
+        weights = editor.constant(node.inputs[1]) if node is not None and node.op == "Conv" else None
+        if node is None or weights is None or not _is_grouped(editor, node):
             continue
         if _fills_blocks(node, weights, block):
             _split(editor, node, weights)

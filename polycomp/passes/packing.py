@@ -19,8 +19,9 @@ def panel_width(target: Target, dtype: DType = DType.FLOAT32) -> int:
 def pack_matrices(graph: Graph, options: Options) -> Graph:
     """MatMul with a constant matrix, and the bias added to it, as MatMulPacked."""
     editor = Editor(graph)
-    for node in editor.nodes():
-        if node.op == "MatMul" and _is_packable(editor, node):
+    for name in [n.name for n in editor.nodes()]:
+        node = editor.node(name)  # as it is by now: packing one product may change what the next one reads
+        if node is not None and node.op == "MatMul" and _is_packable(editor, node):
             _pack(editor, node, options.target)
     return editor.finish()
 
