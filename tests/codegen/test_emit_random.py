@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 from kernel_runner import AVX2, HOST, Kernel, block, loop
+
 from polycomp.dtypes import DType
-from polycomp.errors import ExecutionError
 from polycomp.expr import Binary, Cast, CheckedIndex, Expr, Load, Select, Unary, Var, compare, const, maximum, minimum
-from polycomp.loops import Alloc, Buffer, For, If, Let, LoopKind, LoopNest, Scope, Stmt, Store
+from polycomp.loops import Alloc, Buffer, If, Let, LoopKind, LoopNest, Scope, Stmt, Store
 from polycomp.loops.interpreter import interpret
 
 F32, I64 = DType.FLOAT32, DType.INT64
