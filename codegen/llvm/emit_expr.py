@@ -137,12 +137,18 @@ def _value(frame: Frame, e: Expr) -> Value:
 def locate(frame: Frame, buffer: Buffer, indices: tuple[Expr, ...]) -> emit_memory.Address:
     """The address of ``buffer[indices]``."""
     key = frame.key(indices, indices)
-    known: emit_memory.Address | None = None if key is None else frame.b.recall(key)
+    if key is None:
+        return _located(frame, buffer, indices)
+    place = (buffer, key)  # several buffers may share the tuple of indices: () is always the same
+    known: emit_memory.Address | None = frame.b.recall(place)
     if known is None:
-        known = emit_memory.locate(buffer, [index(frame, i) for i in indices], _sizes(frame, buffer))
-        if key is not None:
-            frame.b.remember(key, known)
+        known = _located(frame, buffer, indices)
+        frame.b.remember(place, known)
     return known
+
+
+def _located(frame: Frame, buffer: Buffer, indices: tuple[Expr, ...]) -> emit_memory.Address:
+    return emit_memory.locate(buffer, [index(frame, i) for i in indices], _sizes(frame, buffer))
 
 
 def _sizes(frame: Frame, buffer: Buffer) -> tuple[Linear, ...]:

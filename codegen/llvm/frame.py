@@ -40,7 +40,7 @@ class Frame:
     loaded: dict[Buffer, dict[str, Value]] = dataclasses.field(default_factory=dict)
     counters: dict[Atom, AddressCounter] = dataclasses.field(default_factory=dict)
     versions: dict[Var, list[int]] = dataclasses.field(default_factory=dict)
-    dependences: dict[int, tuple[list[int], ...] | None] = dataclasses.field(default_factory=dict)
+    dependences: dict[int, tuple[object, tuple[list[int], ...] | None]] = dataclasses.field(default_factory=dict)
     source: str = ""
 
     @contextlib.contextmanager
@@ -65,12 +65,12 @@ class Frame:
     def key(self, node: object, parts: tuple[Expr, ...]) -> Hashable:
         """A key of the emitted ``parts`` of ``node``, equal only where they give the same; None if they read memory.
 
-        ``node`` is known by its identity, so it must belong to the nest.
+        ``node`` is known by its identity, and kept alive so that no other takes that over.
         """
         number = id(node)
         if number not in self.dependences:
-            self.dependences[number] = self._find_dependences(parts)
-        cells = self.dependences[number]
+            self.dependences[number] = (node, self._find_dependences(parts))
+        _, cells = self.dependences[number]
         return None if cells is None else (number, *[cell[0] for cell in cells])
 
     def _find_dependences(self, parts: tuple[Expr, ...]) -> tuple[list[int], ...] | None:

@@ -63,6 +63,18 @@ def test_strided_stores(stride: int, masked: bool, dtype: DType) -> None:
     assert_like_interpreter(nest, ramp(lanes).astype(dtype.numpy))
 
 
+def test_buffers_that_share_a_tuple_of_indices() -> None:
+    same = (J,)
+    x, y = Buffer("x", F32, (4,)), Buffer("y", F32, (4,))
+    one, two = Buffer("one", F32, ()), Buffer("two", F32, ())
+    body = block(
+        Store(one, (), const(1.0, F32)),
+        Store(two, (), const(2.0, F32)),
+        loop(J, 4, Store(y, same, Load(x, same) + Load(one, ()) * Load(two, ()))),
+    )
+    assert_like_interpreter(LoopNest("nest", (), (x,), (y, one, two), body), ramp(4))
+
+
 def test_symbolic_stride() -> None:
     x, y = Buffer("x", F32, (16, N)), Buffer("y", F32, (N, 16))
     nest = LoopNest("nest", (N,), (x,), (y,), loop(AT, N, loop(J, 16, Store(y, (AT, J), Load(x, (J, AT))), V)))
