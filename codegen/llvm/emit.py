@@ -25,8 +25,8 @@ class EmittedKernel:
 def emit_kernel(nest: LoopNest, target: Target) -> EmittedKernel:
     """The kernel ``nest.name`` as LLVM IR.
 
-    Its signature is ``void(ptr input0.., ptr output0.., i64 size0.., ptr workspace, ptr context)``, all buffers
-    64-byte aligned and not overlapping.
+    Its signature is ``void(ptr input0.., ptr output0.., i64 size0.., ptr workspace, ptr context)``, no buffer
+    overlaps another, and each is aligned as it says.
     """
     module = ModuleBuilder(target)
     b = FunctionBuilder(module)
@@ -34,7 +34,7 @@ def emit_kernel(nest: LoopNest, target: Target) -> EmittedKernel:
     parameters: list[str] = []
     for buffer in (*nest.inputs, *nest.outputs):
         frame.pointers[buffer] = f"%a{len(parameters)}"
-        parameters.append(f"ptr noalias align 64 %a{len(parameters)}")
+        parameters.append(f"ptr noalias align {buffer.alignment} %a{len(parameters)}")
     for position, size in enumerate(nest.sizes):
         frame.env[size] = of_atom(b.atom(f"%n{position}", 0, None))
         parameters.append(f"i64 %n{position}")

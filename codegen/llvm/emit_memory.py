@@ -16,7 +16,6 @@ from polycomp.dtypes import DType
 from polycomp.loops import Buffer, Scope
 from polycomp.te import reduce_identity
 
-_ALIGNMENT = 64  # of all buffers
 _SHUFFLED_STRIDES = range(2, 5)
 
 
@@ -38,7 +37,7 @@ class Address:
     @functools.cached_property
     def granularity(self) -> int:
         """The alignment in bytes of all elements at a multiple of it from the constant part of the address."""
-        return linear.granularity(self.uniform, self.buffer.dtype.bytes, _ALIGNMENT)
+        return linear.granularity(self.uniform, self.buffer.dtype.bytes, self.buffer.alignment)
 
     @functools.cached_property
     def stride(self) -> int | None:

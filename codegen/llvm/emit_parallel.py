@@ -93,7 +93,7 @@ def _capture(frame: Frame, loop: For) -> _Capture:
     buffers = dict.fromkeys(b for stmt in walk_statements(loop.body) for b in _buffers(stmt))
     for buffer in buffers:
         if buffer in frame.pointers:
-            capture.pointers[buffer] = capture.add("ptr", frame.pointers[buffer], " noalias align 64")
+            capture.pointers[buffer] = capture.add("ptr", frame.pointers[buffer], f" noalias align {buffer.alignment}")
         used += [wrap(dim) for dim in buffer.shape]
     plan = frame.plan
     if plan.private:

@@ -12,12 +12,13 @@ from polycomp.te import Dim
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Buffer:
-    """Row-major memory of ``shape`` elements. Compared by identity."""
+    """Row-major memory of ``shape`` elements, starting at a multiple of ``alignment`` bytes. Compared by identity."""
 
     name: str
     dtype: DType
     shape: tuple[Dim, ...]
     scope: Scope = Scope.ARGUMENT
+    alignment: int = 64
 
 
 class Stmt:

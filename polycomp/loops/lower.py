@@ -36,8 +36,9 @@ def lower_kernel(kernel: Kernel, observe: Callable[[str, LoopNest], None] | None
 
 def build_nest(kernel: Kernel) -> LoopNest:
     """The tree as explicit loops, guards around each store, nothing simplified."""
-    inputs = tuple(_argument(t) for t in kernel.inputs)
-    outputs = tuple(_argument(t) for t in kernel.outputs)
+    # Inputs may be arrays of the caller's, which numpy aligns to less than a vector.
+    inputs = tuple(_argument(t, t.dtype.bytes) for t in kernel.inputs)
+    outputs = tuple(_argument(t, 64) for t in kernel.outputs)
     places: dict[Tensor, Place] = {}
     for tensor, buffer in zip((*kernel.inputs, *kernel.outputs), (*inputs, *outputs), strict=True):
         places[tensor] = (buffer, tuple(const(0) for _ in tensor.shape))
@@ -46,8 +47,8 @@ def build_nest(kernel: Kernel) -> LoopNest:
     return LoopNest(kernel.name, kernel.sizes, inputs, outputs, body, tuple(sources))
 
 
-def _argument(tensor: Tensor) -> Buffer:
-    return Buffer(identifier(tensor.name), tensor.dtype, tensor.shape, Scope.ARGUMENT)
+def _argument(tensor: Tensor, alignment: int) -> Buffer:
+    return Buffer(identifier(tensor.name), tensor.dtype, tensor.shape, Scope.ARGUMENT, alignment)
 
 
 def identifier(name: str) -> str:

@@ -39,7 +39,7 @@ def _bind(loop: For) -> Stmt:
         for e in expressions(stmt):
             _collect(e, loop.var, found)
     names = {e: Var(f"{loop.var.name}.{i}") for i, e in enumerate(sorted(found, key=to_text))}
-    body = map_expressions(loop.body, lambda e: transform(e, lambda n: names.get(n)))
+    body = map_expressions(loop.body, lambda e: transform(e, names.get))
     for value, name in names.items():
         body = Let(name, value, body)
     return dataclasses.replace(loop, body=body)

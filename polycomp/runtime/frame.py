@@ -67,9 +67,10 @@ class Frame:
         return memory
 
     def set_input(self, position: int, array: np.ndarray[Any, Any]) -> None:
-        """Pass an array of the right dtype; it is copied when it is not contiguous or not aligned to 64 bytes."""
+        """Pass an array of the right dtype; it is copied when it is not contiguous or not aligned to its elements."""
         address = array.__array_interface__["data"][0]
-        if address % ALIGNMENT or not array.flags.c_contiguous:
+        flags = array.flags
+        if not (flags.c_contiguous and flags.aligned):
             address = self._stage(position, array)
         self._words[_IO + position] = address
 

@@ -75,7 +75,7 @@ class Module:
     def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Outputs:
         """Compute the outputs, by name, as new arrays.
 
-        Inputs that are not C-contiguous or not aligned to 64 bytes are copied first. Raises :class:`InputError`
+        Inputs that are not C-contiguous or not aligned to their elements are copied first. Raises :class:`InputError`
         naming all that is wrong with the inputs, and :class:`ExecutionError` when the run itself fails.
         """
         arrays, plan = self._check(inputs)
