@@ -105,9 +105,10 @@ def _part(site: Site, dim: Dim, begin: Dim, end: Dim, step: int) -> tuple[Dim, i
         found = range(*slice(begin, end, step).indices(dim))
         return (found.start if found else 0, step, len(found))
     if step < 0:
-        if begin == -1 and not isinstance(end, Expr) and end <= -_FAR and step == -1:
-            return (site.builder.dim(dim - 1), -1, dim)
-        raise site.unsupported("it slices a symbolic size backwards")
+        whole = not isinstance(begin, Expr) and not isinstance(end, Expr) and end <= -_FAR
+        if whole and (begin == -1 or begin >= _FAR):
+            return (site.builder.dim(dim - 1), step, site.builder.dim((dim - step - 1) // -step))
+        raise site.unsupported("it slices part of a symbolic size backwards")
     start, stop = _clamped(site, begin, dim), _clamped(site, end, dim)
     length = site.builder.dim(maximum(wrap(0), wrap(stop - start)))
     return (start, step, site.builder.dim((length + (step - 1)) // step))
