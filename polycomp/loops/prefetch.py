@@ -13,7 +13,7 @@ from polycomp.poly.tree import Ahead, Leaf, Loop, walk
 from polycomp.te import Dim
 
 _LINE_BYTES = 64
-_MOST_LINES = 8  # more hints than that per iteration cost more than they bring
+_MOST_LINES = 16  # more hints than that per iteration cost more than they bring
 
 
 def prefetches(loop: Loop, ahead: Ahead, kernel: Kernel, place: tuple[Buffer, tuple[Expr, ...]]) -> list[Prefetch]:

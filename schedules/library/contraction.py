@@ -31,8 +31,9 @@ from polycomp.te import Axis, Tensor
 _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is chosen
 
 _L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in a stream of vector loads
-_PREFETCH_STEPS = 32  # steps of the reduction between asking for a vector and using it
-_TILES_WORTH_PACKING = 4
+_PREFETCH_STEPS = 32  # at most so many steps of the reduction lie between asking for a vector and using it
+_PREFETCH_BYTES = 4096  # and at most so many bytes of the vector operand
+_ROWS_WORTH_PACKING = 16
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
 _MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
 
@@ -318,10 +319,9 @@ class _Tiling:
         return self.schedule.cache_read(load.source, self.result, {dimension[0]: self.tile.width})
 
     def _is_tall(self) -> bool:
-        """Whether a column has so many tiles that a copy of its operand pays, and its operand is one plain matrix."""
+        """Whether a column has so many rows that a copy of its operand pays, and its operand is one plain matrix."""
         axes = self.contraction.tensor.reduce_axes
-        rows = self._extent(self.roles.row)
-        return len(axes) == 1 and rows >= _TILES_WORTH_PACKING * self.tile.rows
+        return len(axes) == 1 and self._extent(self.roles.row) >= _ROWS_WORTH_PACKING
 
     def _place_accumulators(self, attach: LoopRef | None, packed: Tensor | None) -> None:
         schedule, rank = self.schedule, self.result.rank
@@ -342,21 +342,32 @@ class _Tiling:
         rest = [x for x in spatial[:-1] if x not in tiled]
         schedule.reorder(*rest, *reduced, *tiled, spatial[-1])
         if reduced and not self._stays_near(self.tile.blocks * -(-self.tile.width // self.lanes)):
-            schedule.prefetch(self._vector_source(packed), reduced[-1], _PREFETCH_STEPS)
+            step_bytes = self.tile.blocks * self.tile.width * self.contraction.vector.dtype.bytes
+            distance = min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
+            schedule.prefetch(self._vector_source(packed), reduced[-1], distance)
 
     def _parallelize(self, outer: _Outer, packed: Tensor | None) -> None:
-        """Share the outer loops out to the threads; a packed operand is made once per batch, or before all."""
+        """Share the outer loops out to the threads; a packed operand is made per batch or column, or before all."""
         schedule, tensor = self.schedule, self.contraction.tensor
-        shared = outer.batch if packed is not None and outer.batch else outer.in_order()
+        shared = outer.in_order()
+        inside = packed is not None and (outer.batch or (outer.columns and not outer.row_blocks))
+        if inside:
+            shared = outer.batch or outer.columns
         where = shared[-1] if shared else None
         if shared and is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)]):
             where = parallelize(schedule, shared)
         if packed is None:
             return
-        if outer.batch and where is not None:
-            schedule.vectorize(schedule.compute_at(packed, where)[-1])
+        if inside and where is not None:
+            self._place_packed(packed, where)
         else:
             schedule_elementwise(schedule, packed, self.target)
+
+    def _place_packed(self, packed: Tensor, where: LoopRef) -> None:
+        loops = self.schedule.compute_at(packed, where)
+        self.schedule.vectorize(loops[-1])
+        if len(loops) > 1:
+            self.schedule.prefetch(self._vector_source(None), loops[-2], _PREFETCH_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
