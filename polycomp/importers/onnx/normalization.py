@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
+
+from polycomp.dtypes import DType
 from polycomp.errors import ModelError, ShapeError
 from polycomp.expr import Expr
 from polycomp.importers.onnx.builder import Value
@@ -31,12 +34,23 @@ def _instance(site: Site) -> Sequence[Value]:
 
 
 def _layer(site: Site) -> Sequence[Value]:
-    if _used_outputs(site) > 1:
-        raise site.unsupported("its second or third output (mean, inverse deviation) is used")
     x, scale = site.input(0), site.input(1)
     axis = site.axis(site.integer("axis", -1), x.rank)
     epsilon = site.number("epsilon", 1e-5)
-    return [site.emit("LayerNormalization", x, scale, site.optional(2), axis=axis, epsilon=epsilon)]
+    result = site.emit("LayerNormalization", x, scale, site.optional(2), axis=axis, epsilon=epsilon)
+    return [result, *_statistics(site, x, axis, epsilon)] if _used_outputs(site) > 1 else [result]
+
+
+def _statistics(site: Site, x: Value, axis: int, epsilon: float) -> tuple[Value, Value]:
+    """Mean and inverse standard deviation of a layer normalisation, of the type that it computes in (stash_type)."""
+    dtype = DType.FLOAT32 if site.integer("stash_type", 1) == 1 else x.dtype
+    wide = site.cast(x, dtype)
+    over = {"axes": tuple(range(axis, x.rank)), "keepdims": True}
+    mean = site.emit("ReduceMean", wide, **over)
+    centred = site.emit("Sub", wide, mean)
+    variance = site.emit("ReduceMean", site.emit("Mul", centred, centred), **over)
+    shifted = site.emit("Add", variance, site.known(np.array(epsilon, dtype.numpy), dtype))
+    return mean, site.emit("Reciprocal", site.emit("Sqrt", shifted))
 
 
 def _rms(site: Site) -> Sequence[Value]:

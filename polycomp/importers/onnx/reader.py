@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import onnx
 import onnx.defs
@@ -56,24 +56,34 @@ def load_model(model: ModelLike) -> LoadedModel:
 
 
 def expand_functions(model: LoadedModel, known: Collection[str]) -> onnx.GraphProto:
-    """The model's graph; operators that are not ``known`` but that ONNX defines by others are written out."""
-    wanted = {n.op_type for n in model.proto.graph.node if n.domain in DEFAULT_DOMAINS} - set(known)
-    expandable = sorted(op for op in wanted if _has_body(op, model.opset))
-    if not expandable:
-        return model.proto.graph
+    """The model's graph; operators that are not ``known`` but that ONNX defines by others are written out, and those
+    that their definitions use in turn."""
+    proto = model.proto
+    while expandable := _expandable(proto.graph, known, model.opset):
+        proto = _expand(proto, expandable, model.opset)
+    return proto.graph
+
+
+def _expandable(graph: onnx.GraphProto, known: Collection[str], opset: int) -> list[str]:
+    wanted = {n.op_type for n in graph.node if n.domain in DEFAULT_DOMAINS} - set(known)
+    return sorted(op for op in wanted if _has_body(op, opset))
+
+
+def _expand(model: onnx.ModelProto, expandable: Sequence[str], opset: int) -> onnx.ModelProto:
     proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto.CopyFrom(model)
     for node in proto.graph.node:
         if node.op_type in expandable:
-            _write_defaults(node, onnx.defs.get_schema(node.op_type, model.opset, ""))
+            _write_defaults(node, onnx.defs.get_schema(node.op_type, opset, ""))
+    functions = [("", op) for op in expandable]
+    what = f"the model uses {', '.join(expandable)}, which could not be expanded to other operators"
     try:
-        functions = [("", op) for op in expandable]
         expanded = onnx.inliner.inline_selected_functions(proto, functions, inline_schema_functions=True)
     except (RuntimeError, ValueError, EncodeError) as error:
-        raise UnsupportedOperatorError(
-            f"the model uses {', '.join(expandable)}, which could not be expanded to other operators: {error}"
-        ) from None
-    return expanded.graph
+        raise UnsupportedOperatorError(f"{what}: {error}") from None
+    if any(n.op_type in expandable and n.domain in DEFAULT_DOMAINS for n in expanded.graph.node):
+        raise UnsupportedOperatorError(f"{what}: onnx knows no definition for its types")
+    return expanded
 
 
 def _write_defaults(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
