@@ -8,9 +8,38 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polycomp.api import Module, compile, load
     from polycomp.errors import PolycompError
+    from polycomp.expr import cast, maximum, minimum, select, unary
+    from polycomp.native import NativeFunction, build
+    from polycomp.schedules import Schedule, Trace
+    from polycomp.te import all, any, compute, max, min, placeholder, prod, reduce_axis, size, sum
 
 __version__ = "0.1.0"
-__all__ = ["Module", "PolycompError", "__version__", "compile", "load"]
+__all__ = [
+    "Module",
+    "NativeFunction",
+    "PolycompError",
+    "Schedule",
+    "Trace",
+    "__version__",
+    "all",
+    "any",
+    "build",
+    "cast",
+    "compile",
+    "compute",
+    "load",
+    "max",
+    "maximum",
+    "min",
+    "minimum",
+    "placeholder",
+    "prod",
+    "reduce_axis",
+    "select",
+    "size",
+    "sum",
+    "unary",
+]
 
 # Names are looked up on first use (PEP 562), so that importing polycomp costs nothing that is not used.
 _HOMES = {
@@ -18,6 +47,11 @@ _HOMES = {
     "load": "polycomp.runtime",
     "Module": "polycomp.runtime",
     "PolycompError": "polycomp.errors",
+    **dict.fromkeys(["Schedule", "Trace"], "polycomp.schedules"),
+    **dict.fromkeys(["NativeFunction", "build"], "polycomp.native"),
+    **dict.fromkeys(["all", "any", "compute", "max", "min", "placeholder", "prod", "reduce_axis"], "polycomp.te"),
+    **dict.fromkeys(["size", "sum"], "polycomp.te"),
+    **dict.fromkeys(["cast", "maximum", "minimum", "select", "unary"], "polycomp.expr"),
 }
 
 

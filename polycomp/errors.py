@@ -52,11 +52,59 @@ class ExecutionError(PolycompError):
 
 
 class ScheduleError(PolycompError):
-    """A schedule primitive was used wrongly: an unknown loop, a factor that is not a positive integer."""
+    """A schedule primitive was used wrongly; the subclasses say how. The schedule is as it was before."""
+
+
+class UnknownLoopError(ScheduleError):
+    """A loop that the schedule does not have."""
+
+
+class StaleLoopError(UnknownLoopError):
+    """A handle on a loop that a primitive has replaced; the message names what it became."""
+
+
+class UnknownTensorError(ScheduleError):
+    """A tensor that the schedule does not compute, or that does not read what it is said to."""
+
+
+class FactorError(ScheduleError):
+    """A factor, distance, axis number or option out of the values that a primitive takes."""
+
+
+class NestingError(ScheduleError):
+    """Loops that are not nested in one another as a primitive needs them, or an order that their extents forbid."""
+
+
+class ExtentError(ScheduleError):
+    """A loop or tile whose extent must be known while compiling, and is not."""
+
+
+class PlacementError(ScheduleError):
+    """A tensor that cannot be computed, stored or inlined where a primitive was asked to."""
+
+
+class TraceError(ScheduleError):
+    """A trace that is not well formed, or does not fit the schedule it is applied to."""
 
 
 class IllegalScheduleError(ScheduleError):
-    """A schedule primitive would break a dependence; the message names a violated pair of iterations."""
+    """A primitive (or a whole schedule) would not compute what the tensors say; the message says why and what helps.
+
+    ``source`` and ``target`` are the two iterations that are in each other's way, as text such as
+    ``C.update[i=0, j=3, k=0]`` ("" where there is none); ``remedy`` is what would make it legal.
+    """
+
+    def __init__(self, message: str, source: str = "", target: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.source, self.target, self.remedy = source, target, remedy
+
+
+class UnprovenScheduleError(IllegalScheduleError):
+    """A schedule that could be neither proven nor refuted within the prover's quota."""
+
+
+class BuildError(PolycompError):
+    """Arguments of ``build`` that make no function: no schedule, repeated names, sizes that no input tells."""
 
 
 class CompileError(PolycompError):
@@ -69,3 +117,39 @@ class LinkError(CompileError):
 
 class CacheError(PolycompError):
     """The kernel cache cannot be read or written."""
+
+
+class TracingError(PolycompError):
+    """A Python function cannot be traced. The message begins with the user's file and line."""
+
+
+class ValueNeededError(TracingError):
+    """Python code asked for the value of a traced tensor (``if``, ``while``, ``float()``, ``range()``)."""
+
+
+class SizeNeededError(TracingError):
+    """Python code asked for the value of a size that is open until the function is called."""
+
+
+class MutationError(TracingError):
+    """A traced tensor was assigned into (``x[0] = 1``, ``out=``); traced tensors never change."""
+
+
+class IndexingError(TracingError):
+    """An index that a traced tensor does not have, or that cannot be traced."""
+
+
+class UnsupportedFunctionError(TracingError):
+    """A numpy function, or an argument of one, that cannot be traced."""
+
+
+class LeakedTensorError(TracingError):
+    """A traced tensor was used outside of the call of the function that it belongs to."""
+
+
+class SignatureError(TracingError):
+    """``@jit`` options or annotations that do not fit the function: unknown parameters or sizes."""
+
+
+class ArgumentError(TracingError):
+    """An argument of a jit function, or a result, that is no array, number, or tuple, list or dict of such."""

@@ -1,5 +1,5 @@
 """The schedule language, and the library of schedules written in it."""
 
-from polycomp.schedules.schedule import LoopRef, Schedule, Stage, Step
+from polycomp.schedules.schedule import Explanation, LoopRef, Schedule, Stage, Step, Trace
 
-__all__ = ["LoopRef", "Schedule", "Stage", "Step"]
+__all__ = ["Explanation", "LoopRef", "Schedule", "Stage", "Step", "Trace"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from polycomp.errors import ScheduleError
+from polycomp.errors import NestingError, PlacementError, UnknownLoopError
 from polycomp.expr import (
     Expr,
     Interval,
@@ -50,8 +50,13 @@ class _Level:
     before: Nodes
 
 
-def reordered(top: Loop, order: Sequence[Var], taken: set[str]) -> Nodes:
-    """The nest starting at ``top`` with the loops ``order`` in that order; see ``Schedule.reorder``."""
+def reordered(
+    top: Loop, order: Sequence[Var], taken: set[str], made: dict[Var, tuple[Var, ...]] | None = None
+) -> Nodes:
+    """The nest starting at ``top`` with the loops ``order`` in that order; see ``Schedule.reorder``.
+
+    The copies made of a loop are added to its entry in ``made``.
+    """
     levels, body = _chain(top, frozenset(order))
     wanted = iter(order)
     by_var = {level.loop.var: level.loop for level in levels}
@@ -61,7 +66,7 @@ def reordered(top: Loop, order: Sequence[Var], taken: set[str]) -> Nodes:
     for index, level in enumerate(levels):
         if level.before:
             inside = frozenset(x.loop.var for x in levels[: index + 1])
-            position, copies = _place_before(level.before, new, inside, taken)
+            position, copies = _place_before(level.before, new, inside, taken, {} if made is None else made)
             positions.setdefault(position, []).extend(copies)
     for index in reversed(range(len(new))):
         body = (dataclasses.replace(new[index], body=(*positions.get(index + 1, ()), *body)),)
@@ -81,7 +86,7 @@ def _chain(top: Loop, wanted: frozenset[Var]) -> tuple[list[_Level], Nodes]:
         *before, last = node.body
         if not isinstance(last, Loop):
             what = "storage" if isinstance(last, Allocate) else "a statement"
-            raise ScheduleError(
+            raise NestingError(
                 f"reorder: {what} stands between loop {node.var.name!r} and "
                 f"{', '.join(sorted(v.name for v in remaining))}; reorder before computing a stage there"
             )
@@ -95,12 +100,14 @@ def _check_extents(loops: Sequence[Loop]) -> None:
         needed = free_vars(wrap(loop.extent)) & later
         if needed:
             names = ", ".join(sorted(v.name for v in needed))
-            raise ScheduleError(
+            raise NestingError(
                 f"reorder: the extent of loop {loop.var.name!r} depends on {names}, which must stay outside"
             )
 
 
-def _place_before(nodes: Nodes, loops: Sequence[Loop], inside: frozenset[Var], taken: set[str]) -> tuple[int, Nodes]:
+def _place_before(
+    nodes: Nodes, loops: Sequence[Loop], inside: frozenset[Var], taken: set[str], made: dict[Var, tuple[Var, ...]]
+) -> tuple[int, Nodes]:
     """Where ``nodes``, which belong inside the loops ``inside`` alone, go in the new order, with the loops they need.
 
     They come before the first loop that they are not inside of; loops that moved behind it are copied around them.
@@ -108,6 +115,7 @@ def _place_before(nodes: Nodes, loops: Sequence[Loop], inside: frozenset[Var], t
     position = next((i for i, x in enumerate(loops) if x.var not in inside), len(loops))
     copies = [x for x in loops[position:] if x.var in inside]
     fresh = {x.var: Var(stages.fresh_name(x.var.name, taken)) for x in copies}
+    made.update({old: (*made.get(old, ()), new) for old, new in fresh.items()})
     body = substitute_loops(nodes, fresh, {}) if fresh else nodes
     return position, stages.nest([dataclasses.replace(x, var=fresh[x.var]) for x in copies], body)
 
@@ -126,15 +134,20 @@ def with_scope(tree: Nodes, tensor: Tensor, scope: Scope) -> Nodes:
     return tuple(result)
 
 
-def compute_at(kernel: Kernel, tensor: Tensor, loop: Var, scope: Scope, overcompute: bool) -> Kernel:
-    """Compute what an iteration of ``loop`` needs of ``tensor`` inside of it; see ``Schedule.compute_at``."""
+def compute_at(
+    kernel: Kernel, tensor: Tensor, loop: Var, scope: Scope, overcompute: bool, avoid: frozenset[str] = frozenset()
+) -> Kernel:
+    """Compute what an iteration of ``loop`` needs of ``tensor`` inside of it; see ``Schedule.compute_at``.
+
+    New loops get none of the names in ``avoid``.
+    """
     found = stages.statements_for(kernel, tensor)
     if tensor in kernel.outputs:
-        raise ScheduleError(f"compute_at of {tensor.name!r}: it is an output of the kernel and must be stored whole")
+        raise PlacementError(f"compute_at of {tensor.name!r}: it is an output of the kernel and must be stored whole")
     tree = stages.without_storage(remove_statements(kernel.tree, frozenset(s.name for s in found)), tensor)
     path = path_to_loop(tree, loop)
     if path is None:
-        raise ScheduleError(f"compute_at: there is no loop {loop.name!r} outside of {tensor.name!r} itself")
+        raise PlacementError(f"compute_at: there is no loop {loop.name!r} outside of {tensor.name!r} itself")
     node = path[-1]
     assert isinstance(node, Loop)
     _check_readers_inside(kernel, tensor, node, found)
@@ -145,11 +158,11 @@ def compute_at(kernel: Kernel, tensor: Tensor, loop: Var, scope: Scope, overcomp
         clamp = _Clamp(region, ranges, _extents(path), beyond)
         found = tuple(clamp.statement(s) for s in found)
         kernel = stages.with_statements(kernel, {s.name: s for s in found})
-    taken = {*loop_names(tree), *(v.name for v in kernel.sizes)}
+    taken = {*loop_names(tree), *(v.name for v in kernel.sizes), *avoid}
     stage = _stage_over_region(found, region, ranges, taken, frozenset() if overcompute else beyond)
     origin, shape = tuple(o for o, _ in region), tuple(e for _, e in region)
     if scope is Scope.REGISTER and not all(isinstance(e, int) for e in shape):
-        raise ScheduleError(f"compute_at of {tensor.name!r} in registers: its tile {shape} is not of constant size")
+        raise PlacementError(f"compute_at of {tensor.name!r} in registers: its tile {shape} is not of constant size")
     using = frozenset(s.name for s in kernel.statements.values() if stages.reads(s, tensor) and s.tensor is not tensor)
 
     def insert(old: Loop) -> Nodes:
@@ -179,7 +192,7 @@ def _check_readers_inside(kernel: Kernel, tensor: Tensor, loop: Loop, own: tuple
     names = {s.name for s in own}
     outside = [s.name for s in kernel.statements.values() if stages.reads(s, tensor) and s.name not in inside | names]
     if outside:
-        raise ScheduleError(
+        raise PlacementError(
             f"compute_at of {tensor.name!r} inside of loop {loop.var.name!r}: {outside[0]!r} reads it outside of "
             f"that loop"
         )
@@ -189,7 +202,7 @@ def needed_region(kernel: Kernel, tensor: Tensor, loop: Var) -> tuple[tuple[Expr
     """The box of ``tensor``'s elements that one iteration of ``loop`` reads: origin and extent per dimension."""
     path = path_to_loop(kernel.tree, loop)
     if path is None:
-        raise ScheduleError(f"there is no loop {loop.name!r}")
+        raise UnknownLoopError(f"there is no loop {loop.name!r}")
     node = path[-1]
     assert isinstance(node, Loop)
     return _region(kernel, tensor, node, ranges_of_path(path, kernel.ranges))

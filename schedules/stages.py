@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from polycomp.dtypes import DType
-from polycomp.errors import ScheduleError
+from polycomp.errors import FactorError, PlacementError, UnknownTensorError
 from polycomp.expr import (
     Expr,
     Load,
@@ -22,7 +22,7 @@ from polycomp.expr import (
     wrap,
 )
 from polycomp.poly.kernel import Kernel, Statement, statements_of
-from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node, Scope
+from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node, Scope, walk
 from polycomp.schedules.rewrite import Nodes, as_dim, remove_statements, statements_in
 from polycomp.te import Axis, Tensor, reduce_identity
 
@@ -88,7 +88,7 @@ def statements_for(kernel: Kernel, tensor: Tensor) -> tuple[Statement, ...]:
     found = tuple(s for s in kernel.statements.values() if s.tensor is tensor)
     if not found:
         names = ", ".join(dict.fromkeys(s.tensor.name for s in kernel.statements.values()))
-        raise ScheduleError(f"tensor {tensor.name!r} is not computed by this schedule; it computes {names}")
+        raise UnknownTensorError(f"tensor {tensor.name!r} is not computed by this schedule; it computes {names}")
     return found
 
 
@@ -120,9 +120,9 @@ def inline(kernel: Kernel, tensor: Tensor) -> Kernel:
     """Replace every read of ``tensor`` by its definition and compute it nowhere."""
     found = statements_for(kernel, tensor)
     if tensor in kernel.outputs:
-        raise ScheduleError(f"compute_inline of {tensor.name!r}: it is an output of the kernel and must be stored")
+        raise PlacementError(f"compute_inline of {tensor.name!r}: it is an output of the kernel and must be stored")
     if len(found) > 1 or found[0].reduce:
-        raise ScheduleError(
+        raise PlacementError(
             f"compute_inline of {tensor.name!r}: it is a reduction, which would be repeated by every reader; use "
             f"compute_at instead"
         )
@@ -172,6 +172,18 @@ def insert_beside(tree: Nodes, statement: str, new: Nodes, after: bool) -> Nodes
     return tuple(result)
 
 
+def at_root(kernel: Kernel, tensor: Tensor, taken: set[str]) -> Kernel:
+    """Compute the whole of ``tensor`` in plain loops before the first loop that reads it."""
+    found = statements_for(kernel, tensor)
+    if tensor in kernel.outputs:
+        raise PlacementError(f"compute_root of {tensor.name!r}: it is an output and is stored whole already")
+    tree = without_storage(remove_statements(kernel.tree, frozenset(s.name for s in found)), tensor)
+    readers = [s.name for s in kernel.statements.values() if reads(s, tensor)]
+    first = next(n.statement for n, _ in walk(tree) if isinstance(n, Leaf) and n.statement in readers)
+    tree = insert_beside(tree, first, stage_tree(found, taken), after=False)
+    return dataclasses.replace(kernel, tree=with_root_storage(tree, tensor))
+
+
 def _renamed(tree: Nodes, names: Mapping[str, str]) -> Nodes:
     result: list[Node] = []
     for node in tree:
@@ -203,12 +215,10 @@ def cache_read(
     """Let the statements of ``reader`` read a tiled copy of ``tensor``."""
     using = [s for s in statements_for(kernel, reader) if reads(s, tensor)]
     if not using:
-        raise ScheduleError(f"cache_read: {reader.name!r} does not read {tensor.name!r}")
+        raise UnknownTensorError(f"cache_read: {reader.name!r} does not read {tensor.name!r}")
     wrong = [d for d in tiles if not 0 <= d < tensor.rank]
     if wrong:
-        raise ScheduleError(
-            f"cache_read: {tensor.name!r} has {tensor.rank} dimensions, there is no dimension {wrong[0]}"
-        )
+        raise FactorError(f"cache_read: {tensor.name!r} has {tensor.rank} dimensions, there is no dimension {wrong[0]}")
     packed = _packed_copy(tensor, tiles, reader, fresh_tensor_name(kernel, f"{tensor.name}.packed"))
 
     def change(indices: tuple[Expr, ...]) -> Expr:
@@ -245,12 +255,10 @@ def rfactor(kernel: Kernel, tensor: Tensor, axis: int, factor: int, taken: set[s
     found = statements_for(kernel, tensor)
     update = found[-1]
     if not update.reduce:
-        raise ScheduleError(f"rfactor of {tensor.name!r}: it is not a reduction")
+        raise PlacementError(f"rfactor of {tensor.name!r}: it is not a reduction")
     reduced = update.iters[tensor.rank :]
     if not 0 <= axis < len(reduced):
-        raise ScheduleError(
-            f"rfactor of {tensor.name!r}: it has {len(reduced)} reduction axes, not one numbered {axis}"
-        )
+        raise FactorError(f"rfactor of {tensor.name!r}: it has {len(reduced)} reduction axes, not one numbered {axis}")
     partial = _partial_results(tensor, update, reduced, axis, factor, fresh_tensor_name(kernel, f"{tensor.name}.rf"))
     lane = Axis(f"{reduced[axis].name}.lane", DType.INT64, factor)
     rest = dataclasses.replace(update, iters=(*tensor.axes, lane), value=Load(partial, (*tensor.axes, lane)))

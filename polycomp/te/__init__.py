@@ -13,6 +13,7 @@ from polycomp.te.tensor import (
     prod,
     reduce_axis,
     reduce_identity,
+    size,
     sum,
     topological_order,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "prod",
     "reduce_axis",
     "reduce_identity",
+    "size",
     "sum",
     "topological_order",
 ]

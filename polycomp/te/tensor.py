@@ -80,6 +80,11 @@ def reduce_axis(extent: Dim, name: str = "k") -> Axis:
     return Axis(name, DType.INT64, extent)
 
 
+def size(name: str) -> Var:
+    """A size that is known only when the code runs: a dimension of an input tells it."""
+    return Var(name)
+
+
 def compute(shape: Sequence[Dim], body: Callable[..., ExprLike], name: str = "", source: str = "") -> Tensor:
     """The tensor whose element at ``(i, j, ...)`` is ``body(i, j, ...)``.
 

@@ -40,7 +40,7 @@ def build_schedule(
 ) -> Schedule:
     """Like :func:`schedule_kernel`, but returns the schedule with its trace."""
     merged_outputs, merged_inputs = collapse(inline_cheap(outputs), inputs)
-    schedule = Schedule(merged_outputs, merged_inputs, ranges, name)
+    schedule = Schedule(merged_outputs, merged_inputs, ranges, name, check=False)
     stages = computed(merged_outputs)
     contractions = [t for t in stages if as_contraction(t) is not None]
     if contractions:

@@ -1,0 +1,336 @@
+"""The primitives that rewrite loops.
+
+The examples' tensors: ``y`` is ``x[i] * 2`` for ten ``i``; ``z`` is ``y[i] + y[i + 2]`` for eight; ``c`` is the product
+of the matrices ``a`` (4 by 3) and ``b`` (3 by 6).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from polycomp.errors import ExtentError, FactorError, NestingError
+from polycomp.expr import Var, compare, const, minimum, simplify, wrap
+from polycomp.poly.tree import Ahead, Loop, LoopKind
+from polycomp.schedules import placement, reshape
+from polycomp.schedules.handles import LoopLike, LoopRef, TensorLike, name_of, quoted
+from polycomp.schedules.rewrite import as_dim, loop_range, ranges_of_path, substitute_loops
+from polycomp.schedules.state import ScheduleState, primitive
+from polycomp.te import Dim
+
+
+class LoopPrimitives(ScheduleState):
+    """Primitives on loops. A loop is given by its handle or its name."""
+
+    @primitive
+    def split(self, loop: LoopLike, factor: int, tail: str = "guard") -> tuple[LoopRef, LoopRef]:
+        """``for i<n`` becomes ``for io<ceil(n/factor): for ii<factor``, with ``i = io*factor + ii``.
+
+        Where ``factor`` does not divide ``n``, what lies beyond ``n`` is guarded (``tail="guard"``), or the inner loop
+        ends early (``tail="shrink"``; it can then be neither unrolled nor vectorised). Returns (outer, inner).
+
+        >>> s = pc.Schedule(y)
+        >>> s.show()
+        for i in range(10):
+            y[i] = x[i] * 2.0
+        >>> s.split("i", 4)
+        (io, ii)
+        >>> s.show()
+        for io in range(3):
+            for ii in range(4):
+                if io*4 + ii < 10:
+                    y[io*4 + ii] = x[io*4 + ii] * 2.0
+        """
+        _check_positive(factor, f"split of loop {name_of(loop)!r}", "factor")
+        if tail not in ("guard", "shrink"):
+            raise FactorError(f"split of loop {name_of(loop)!r}: tail is 'guard' or 'shrink', not {tail!r}")
+        ref = self._ref(loop)
+        copies = [self._split(copy, factor, tail) for copy in self._copies_of(ref.var)]
+        outer, inner = self._split(ref.var, factor, tail)
+        if copies:
+            self._copies = {**self._copies, outer: tuple(c[0] for c in copies), inner: tuple(c[1] for c in copies)}
+        return LoopRef(outer), LoopRef(inner)
+
+    def _split(self, var: Var, factor: int, tail: str) -> tuple[Var, Var]:
+        path = self._path(LoopRef(var))
+        node = path[-1]
+        assert isinstance(node, Loop)
+        ranges = ranges_of_path(path[:-1], self.kernel.ranges)
+        outer, inner = self._fresh(f"{var.name}o"), self._fresh(f"{var.name}i")
+        count = as_dim(simplify((wrap(node.extent) + (factor - 1)) // factor, ranges))
+        ranges[outer] = loop_range(count, ranges)
+        ranges[inner] = (0, factor - 1)
+        value = outer * factor + inner
+        exact = simplify(wrap(node.extent) % factor, ranges) == const(0)
+        guard = None if exact or tail == "shrink" else simplify(compare("lt", value, node.extent), ranges)
+        extent: Dim = factor
+        if tail == "shrink" and not exact:
+            extent = simplify(minimum(node.extent - outer * factor, factor), ranges)
+        body = substitute_loops(node.body, {node.var: value}, ranges, guard)
+        new = Loop(outer, count, node.kind, (Loop(inner, extent, LoopKind.SERIAL, body),))
+        self._replace(var, lambda _: (new,))
+        return outer, inner
+
+    @primitive
+    def tile(self, *loops_and_factors: tuple[LoopLike, int]) -> tuple[tuple[LoopRef, ...], tuple[LoopRef, ...]]:
+        """Split each ``(loop, factor)`` and move all inner loops inside all outer ones. Returns (outers, inners).
+
+        >>> s = pc.Schedule(c)
+        >>> s.tile(("i", 2), ("j", 3))
+        ((io, jo), (ii, ji))
+        >>> s.show()
+        for io in range(2):
+            for jo in range(2):
+                for ii in range(2):
+                    for ji in range(3):
+                        c[io*2 + ii, jo*3 + ji] = 0.0
+                        for k in range(3):
+                            c[io*2 + ii, jo*3 + ji] += a[io*2 + ii, k] * b[k, jo*3 + ji]
+        """
+        pairs = [self.split(loop, factor) for loop, factor in loops_and_factors]
+        outers, inners = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
+        self.reorder(*outers, *inners)
+        return outers, inners
+
+    @primitive
+    def fuse(self, outer: LoopLike, inner: LoopLike) -> LoopRef:
+        """``for i<n: for j<m`` becomes ``for f<n*m``, with ``i = f // m`` and ``j = f % m``; m must be constant.
+
+        >>> s = pc.Schedule(pc.compute((4, 6), lambda i, j: x[i + j], "w"))
+        >>> s.fuse("i", "j")
+        i.j
+        >>> s.show()
+        for i.j in range(24):
+            w[i.j//6, i.j%6] = x[i.j%6 + i.j//6]
+        """
+        node, within = self.loop(outer), self._ref(inner)
+        if len(node.body) != 1 or not isinstance(node.body[0], Loop) or node.body[0].var != within.var:
+            raise NestingError(f"fuse needs loop {within.name!r} to be the only thing inside of loop {node.var.name!r}")
+        inside = node.body[0]
+        if not isinstance(inside.extent, int):
+            raise ExtentError(
+                f"fuse of {node.var.name!r} with {within.name!r} needs a constant inner extent, not {inside.extent}: "
+                f"dividing by a symbolic size is not affine"
+            )
+        ranges = ranges_of_path(self._path(outer)[:-1], self.kernel.ranges)
+        fused = self._fresh(f"{node.var.name}.{within.name}")
+        extent = as_dim(simplify(wrap(node.extent) * inside.extent, ranges))
+        ranges[fused] = loop_range(extent, ranges)
+        values = {node.var: fused // inside.extent, inside.var: fused % inside.extent}
+        values = {v: simplify(e, ranges) for v, e in values.items()}
+        body = substitute_loops(inside.body, values, ranges)
+        self._replace(node.var, lambda _: (Loop(fused, extent, node.kind, body),))
+        return LoopRef(fused)
+
+    @primitive
+    def reorder(self, *loops: LoopLike) -> None:
+        """Put the named loops, which must be nested in one another, into this order, outermost first.
+
+        Loops between them that are not named keep their place. What stands before an inner loop in the body of an
+        outer one (the initialisation of a reduction) keeps its own copies of the loops that move inside. Splitting,
+        unrolling or vectorising such a loop later does the same to its copies.
+
+        >>> s = pc.Schedule(c)
+        >>> s.reorder("k", "i", "j")
+        >>> s.show()
+        for i2 in range(4):
+            for j2 in range(6):
+                c[i2, j2] = 0.0
+        for k in range(3):
+            for i in range(4):
+                for j in range(6):
+                    c[i, j] += a[i, k] * b[k, j]
+        """
+        refs = [self._ref(loop) for loop in loops]
+        if len(set(refs)) != len(refs):
+            raise NestingError(f"reorder was given a loop twice: {quoted(r.name for r in refs)}")
+        if len(refs) < 2:
+            return
+        top = self._outermost(refs)
+        taken = self._taken()
+        copies = dict(self._copies)
+        self._replace(top.var, lambda node: placement.reordered(node, [r.var for r in refs], taken, copies))
+        self._copies = copies
+
+    @primitive
+    def unroll(self, loop: LoopLike) -> None:
+        """Expand the loop's body once per iteration in the emitted code; its extent must be constant.
+
+        >>> s = pc.Schedule(y)
+        >>> io, ii = s.split("i", 2)
+        >>> s.unroll(ii)
+        >>> s.show()
+        for io in range(5):
+            for ii in unroll(2):
+                y[io*2 + ii] = x[io*2 + ii] * 2.0
+        """
+        self._mark(loop, LoopKind.UNROLL)
+
+    @primitive
+    def vectorize(self, loop: LoopLike) -> None:
+        """Execute all iterations of the loop at once, as vectors; its extent must be constant.
+
+        A loop of a reduction may be vectorised: its iterations are then summed across the vector.
+
+        >>> s = pc.Schedule(y)
+        >>> io, ii = s.split("i", 5)
+        >>> s.vectorize(ii)
+        >>> s.show()
+        for io in range(2):
+            for ii in vector(5):
+                y[io*5 + ii] = x[io*5 + ii] * 2.0
+        """
+        self._mark(loop, LoopKind.VECTOR)
+
+    @primitive
+    def parallel(self, loop: LoopLike) -> None:
+        """Share the loop's iterations out to the threads of the pool. No iteration may need what another writes.
+
+        >>> s = pc.Schedule(c)
+        >>> s.parallel("i")
+        >>> s.explain("parallel", "k").legal
+        False
+        >>> s.show()
+        for i in parallel(4):
+            for j in range(6):
+                c[i, j] = 0.0
+                for k in range(3):
+                    c[i, j] += a[i, k] * b[k, j]
+        """
+        self._mark(loop, LoopKind.PARALLEL)
+
+    @primitive
+    def serial(self, loop: LoopLike) -> None:
+        """Take back :meth:`unroll`, :meth:`vectorize` or :meth:`parallel`.
+
+        >>> s = pc.Schedule(y)
+        >>> s.parallel("i")
+        >>> s.serial("i")
+        >>> s.show()
+        for i in range(10):
+            y[i] = x[i] * 2.0
+        """
+        self._mark(loop, LoopKind.SERIAL)
+
+    @primitive
+    def unroll_and_jam(self, loop: LoopLike, factor: int) -> LoopRef:
+        """Split a loop, move its inner part inside all loops below, and unroll it there; returns that part.
+
+        What the inner loops load is then used ``factor`` times.
+
+        >>> s = pc.Schedule(c)
+        >>> s.unroll_and_jam("i", 2)
+        ii
+        >>> s.show()
+        for io in range(2):
+            for j in range(6):
+                for ii2 in unroll(2):
+                    c[io*2 + ii2, j] = 0.0
+                for k in range(3):
+                    for ii in unroll(2):
+                        c[io*2 + ii, j] += a[io*2 + ii, k] * b[k, j]
+        """
+        _, inner = self.split(loop, factor)
+        below: list[LoopRef] = []
+        node = self.loop(inner)
+        while isinstance(node.body[-1], Loop):
+            node = node.body[-1]
+            below.append(LoopRef(node.var))
+        self.reorder(*below, inner)
+        self.unroll(inner)
+        return inner
+
+    @primitive
+    def pad(self, loop: LoopLike, multiple: int) -> None:
+        """Round the loop's extent up to a multiple; the iterations beyond the old extent do nothing.
+
+        Splitting it by that multiple is then exact.
+
+        >>> s = pc.Schedule(y)
+        >>> s.pad("i", 4)
+        >>> s.show()
+        for i in range(12):
+            if i < 10:
+                y[i] = x[i] * 2.0
+        """
+        _check_positive(multiple, f"pad of loop {name_of(loop)!r}", "multiple")
+        ref = self._ref(loop)
+        for var in (ref.var, *self._copies_of(ref.var)):
+            ranges = ranges_of_path(self._path(LoopRef(var))[:-1], self.kernel.ranges)
+            self._replace(var, functools.partial(reshape.padded, multiple=multiple, ranges=ranges))
+
+    @primitive
+    def skew(self, outer: LoopLike, inner: LoopLike, factor: int = 1) -> LoopRef:
+        """Replace ``for j`` inside of ``for i`` by a loop over ``j + factor*i``; returns the new loop.
+
+        Iterations keep their order; but where the iteration (i, j) needs (i-1, j+1), the skewed loops may be tiled and
+        interchanged although the old ones may not (time skewing of stencils).
+
+        >>> s = pc.Schedule(pc.compute((3, 4), lambda i, j: x[i + j], "w"))
+        >>> s.skew("i", "j")
+        js
+        >>> s.show()
+        for i in range(3):
+            for js in range(6):
+                if js - i >= 0 and js - i < 4:
+                    w[i, js - i] = x[js]
+        """
+        if isinstance(factor, bool) or not isinstance(factor, int) or factor == 0:
+            raise FactorError(f"skew of loop {name_of(inner)!r} needs an int other than 0 as factor, not {factor!r}")
+        around, within = self._ref(outer), self._ref(inner)
+        new = self._fresh(f"{within.name}s")
+        ranges = ranges_of_path(self._path(around)[:-1], self.kernel.ranges)
+        self._replace(around.var, lambda node: reshape.skewed(node, within.var, factor, new, ranges))
+        return LoopRef(new)
+
+    @primitive
+    def peel(self, loop: LoopLike, count: int, end: str = "last") -> None:
+        """Execute the first or last ``count`` iterations in a loop of their own; the rest keeps its handle.
+
+        >>> s = pc.Schedule(y)
+        >>> s.peel("i", 2)
+        >>> s.show()
+        for i in range(8):
+            y[i] = x[i] * 2.0
+        for ip in range(2):
+            y[ip + 8] = x[ip + 8] * 2.0
+        """
+        _check_positive(count, f"peel of loop {name_of(loop)!r}", "count")
+        if end not in ("first", "last"):
+            raise FactorError(f"peel of loop {name_of(loop)!r}: end is 'first' or 'last', not {end!r}")
+        ref, taken = self._ref(loop), self._taken()
+        ranges = ranges_of_path(self._path(ref)[:-1], self.kernel.ranges)
+        self._replace(ref.var, lambda node: reshape.peeled(node, count, end == "first", ranges, taken))
+
+    @primitive
+    def prefetch(self, tensor: TensorLike, loop: LoopLike, distance: int) -> None:
+        """In each iteration of ``loop``, ask for the cache lines that it will read of ``tensor`` in ``distance`` more.
+
+        A hint to the machine without effect on results; lines beyond the tensor's end are harmless.
+
+        >>> s = pc.Schedule(y)
+        >>> s.prefetch("x", "i", 8)
+        >>> s.show()
+        for i in range(10):  # prefetch x, 8 ahead
+            y[i] = x[i] * 2.0
+        """
+        _check_positive(distance, f"prefetch of {name_of(tensor)!r}", "distance")
+        ahead = Ahead(self.tensor(tensor), distance)
+        ref = self._ref(loop)
+        self._replace(ref.var, lambda n: (dataclasses.replace(n, prefetch=(*n.prefetch, ahead)),))
+
+    def _mark(self, loop: LoopLike, kind: LoopKind) -> None:
+        node = self.loop(loop)
+        if kind in (LoopKind.VECTOR, LoopKind.UNROLL) and not isinstance(node.extent, int):
+            raise ExtentError(
+                f"loop {node.var.name!r} runs {node.extent} times, which is not known while compiling; split it by a "
+                f"constant first, then mark the inner loop as {kind.value}"
+            )
+        copies = () if kind is LoopKind.PARALLEL else self._copies_of(node.var)
+        for var in (node.var, *copies):
+            self._replace(var, lambda n: (dataclasses.replace(n, kind=kind),))
+
+
+def _check_positive(value: object, where: str, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise FactorError(f"{where} needs a positive int as {what}, not {value!r}")

@@ -1,0 +1,207 @@
+"""The primitives that say where tensors are computed and stored.
+
+The examples' tensors are those of :mod:`polycomp.schedules.loop_primitives`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from polycomp.errors import FactorError, PlacementError
+from polycomp.poly.tree import Allocate, Scope, walk
+from polycomp.schedules import placement, stages
+from polycomp.schedules.handles import LoopLike, LoopRef, TensorLike, quoted
+from polycomp.schedules.state import ScheduleState, primitive
+from polycomp.te import Tensor
+
+
+class StagePrimitives(ScheduleState):
+    """Primitives on stages. A tensor is given by itself or by its name."""
+
+    @primitive
+    def compute_inline(self, tensor: TensorLike) -> None:
+        """Replace every read of ``tensor`` by its definition, and compute it nowhere. Not for reductions, outputs.
+
+        >>> s = pc.Schedule(z)
+        >>> s.compute_inline("y")
+        >>> s.show()
+        for i2 in range(8):
+            z[i2] = x[i2] * 2.0 + x[i2 + 2] * 2.0
+        """
+        self.kernel = stages.inline(self.kernel, self.tensor(tensor))
+
+    @primitive
+    def compute_at(
+        self, tensor: TensorLike, loop: LoopLike, scope: Scope | str = Scope.WORKSPACE, overcompute: bool = False
+    ) -> tuple[LoopRef, ...]:
+        """Compute what an iteration of ``loop`` needs of ``tensor`` inside of that iteration, into private storage.
+
+        Returns the new loops around the tensor's (updating) statement. With ``overcompute`` the whole box is computed
+        even where it reaches beyond the tensor: reads there are clamped to the edge, and nothing is guarded.
+
+        >>> s = pc.Schedule(z)
+        >>> s.show()
+        y = memory(float32, [10])
+        for i in range(10):
+            y[i] = x[i] * 2.0
+        for i2 in range(8):
+            z[i2] = y[i2] + y[i2 + 2]
+        >>> io, ii = s.split("i2", 4)
+        >>> s.compute_at("y", io)
+        (i3,)
+        >>> s.show()
+        for i2o in range(2):
+            y = memory(float32, [6])  # from [i2o*4] on
+            for i3 in range(6):
+                y[i2o*4 + i3] = x[i2o*4 + i3] * 2.0
+            for i2i in range(4):
+                z[i2o*4 + i2i] = y[i2o*4 + i2i] + y[i2o*4 + i2i + 2]
+        """
+        stage, ref = self.tensor(tensor), self._ref(loop)
+        self.kernel = placement.compute_at(self.kernel, stage, ref.var, _scope(scope), overcompute, self._names)
+        inside = self.loops_of(stage)
+        return inside[inside.index(ref) + 1 :]
+
+    @primitive
+    def compute_root(self, tensor: TensorLike) -> tuple[LoopRef, ...]:
+        """Compute the whole of ``tensor`` in loops of its own before all that reads it; returns those loops.
+
+        >>> s = pc.Schedule(z)
+        >>> _ = s.compute_at("y", "i2")
+        >>> s.compute_root("y")
+        (i4,)
+        >>> s.show()
+        y = memory(float32, [10])
+        for i4 in range(10):
+            y[i4] = x[i4] * 2.0
+        for i2 in range(8):
+            z[i2] = y[i2] + y[i2 + 2]
+        """
+        stage = self.tensor(tensor)
+        self.kernel = stages.at_root(self.kernel, stage, self._taken())
+        return self.loops_of(stage)
+
+    @primitive
+    def cache_write(self, tensor: TensorLike) -> Tensor:
+        """Compute ``tensor`` in a new tensor ``<name>.acc`` and copy from it; returns the new tensor.
+
+        The copy can then be tiled, and the accumulator placed into its tile by :meth:`compute_at`, in registers: sums
+        are then not kept in memory while they are being made.
+
+        >>> s = pc.Schedule(c)
+        >>> acc = s.cache_write("c")
+        >>> (io, jo), (ii, ji) = s.tile((s[c].loops[0], 2), (s[c].loops[1], 6))
+        >>> s.compute_at(acc, jo, scope="register")
+        (i3, j3, k2)
+        >>> s.show()
+        for i2o in range(2):
+            for j2o in range(1):
+                c.acc = registers(float32, [2, 6])  # from [i2o*2, j2o*6] on
+                for i3 in range(2):
+                    for j3 in range(6):
+                        c.acc[i2o*2 + i3, j2o*6 + j3] = 0.0
+                        for k2 in range(3):
+                            c.acc[i2o*2 + i3, j2o*6 + j3] += a[i2o*2 + i3, k2] * b[k2, j2o*6 + j3]
+                for i2i in range(2):
+                    for j2i in range(6):
+                        c[i2o*2 + i2i, j2o*6 + j2i] = c.acc[i2o*2 + i2i, j2o*6 + j2i]
+        """
+        self.kernel, made = stages.cache_write(self.kernel, self.tensor(tensor), self._taken())
+        return made
+
+    @primitive
+    def cache_read(
+        self, tensor: TensorLike, reader: TensorLike, tiles: Mapping[int, int] | Mapping[str, int] | None = None
+    ) -> Tensor:
+        """Let ``reader`` read a copy ``<name>.packed`` of ``tensor``; returns the copy.
+
+        ``tiles`` maps dimensions to factors: each such dimension of size n becomes a first dimension ceil(n/f) and a
+        last one f (in the given order), so that the copy is made of panels; what lies beyond n is zero.
+
+        >>> s = pc.Schedule(c)
+        >>> packed = s.cache_read("b", "c", {1: 2})
+        >>> s.show()
+        b.packed = memory(float32, [3, 3, 2])
+        for p0 in range(3):
+            for p1 in range(3):
+                for p2 in range(2):
+                    b.packed[p0, p1, p2] = b[p1, p0*2 + p2]
+        for i in range(4):
+            for j in range(6):
+                c[i, j] = 0.0
+                for k in range(3):
+                    c[i, j] += a[i, k] * b.packed[j//2, k, j%2]
+        """
+        factors = {int(d): f for d, f in (tiles or {}).items()}
+        wrong = [f for f in factors.values() if isinstance(f, bool) or not isinstance(f, int) or f < 1]
+        if wrong:
+            raise FactorError(f"cache_read: a tile needs a positive int as factor, not {wrong[0]!r}")
+        source, user = self.tensor(tensor), self.tensor(reader)
+        self.kernel, made = stages.cache_read(self.kernel, source, user, factors, self._taken())
+        return made
+
+    @primitive
+    def rfactor(self, tensor: TensorLike, axis: int, factor: int) -> Tensor:
+        """Split a reduction over its axis number ``axis`` into ``factor`` independent partial results.
+
+        Returns the tensor of partial results, ``<name>.rf``, whose last dimension is the ``factor`` partials;
+        ``tensor`` then reduces over those. This is what makes a reduction parallel along the reduced axis. The order
+        of additions changes, and with it the rounding of floats.
+
+        >>> k = pc.reduce_axis(10, "k")
+        >>> s = pc.Schedule(pc.compute((), lambda: pc.sum(x[k], axis=k), "t"))
+        >>> s.show()
+        t[] = 0.0
+        for k in range(10):
+            t[] += x[k]
+        >>> partial = s.rfactor("t", 0, 2)
+        >>> s.show()
+        t.rf = memory(float32, [2])
+        for k.lane in range(2):
+            t.rf[k.lane] = 0.0
+            for k.outer in range(5):
+                t.rf[k.lane] += x[k.outer*2 + k.lane]
+        t[] = 0.0
+        for k.lane2 in range(2):
+            t[] += t.rf[k.lane2]
+        """
+        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+            raise FactorError(f"rfactor needs a positive int as factor, not {factor!r}")
+        self.kernel, made = stages.rfactor(self.kernel, self.tensor(tensor), axis, factor, self._taken())
+        return made
+
+    @primitive
+    def set_scope(self, tensor: TensorLike, scope: Scope | str) -> None:
+        """Store an intermediate tensor in memory (``"workspace"``) or, if it is small, in registers (``"register"``).
+
+        >>> s = pc.Schedule(z)
+        >>> s.set_scope("y", "register")
+        >>> s.show()
+        y = registers(float32, [10])
+        for i in range(10):
+            y[i] = x[i] * 2.0
+        for i2 in range(8):
+            z[i2] = y[i2] + y[i2 + 2]
+        """
+        stage, where = self.tensor(tensor), _scope(scope)
+        stored = [n for n, _ in walk(self.tree) if isinstance(n, Allocate)]
+        if all(n.tensor is not stage for n in stored):
+            names = quoted(dict.fromkeys(n.tensor.name for n in stored))
+            raise PlacementError(f"set_scope of {stage.name!r}: it is an argument; tensors stored here are {names}")
+        shape = next(n.shape for n in stored if n.tensor is stage)
+        if where is Scope.REGISTER and not all(isinstance(d, int) for d in shape):
+            extents = ", ".join(map(str, shape))
+            raise PlacementError(f"set_scope of {stage.name!r} to registers: its size [{extents}] is not constant")
+        self.kernel = dataclasses.replace(self.kernel, tree=placement.with_scope(self.tree, stage, where))
+
+
+def _scope(scope: Scope | str) -> Scope:
+    """A scope by name. Raises :class:`FactorError`."""
+    if isinstance(scope, Scope) and scope is not Scope.ARGUMENT:
+        return scope
+    known = {s.value: s for s in (Scope.WORKSPACE, Scope.REGISTER)}
+    found = known.get(scope) if isinstance(scope, str) else None
+    if found is None:
+        raise FactorError(f"a scope is 'workspace' or 'register', not {getattr(scope, 'value', scope)!r}")
+    return found

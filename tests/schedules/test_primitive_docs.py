@@ -1,0 +1,46 @@
+"""The listings in the documentation of every primitive are what the primitives do."""
+
+from __future__ import annotations
+
+import doctest
+from typing import Any
+
+import pytest
+
+import polycomp as pc
+from polycomp.schedules import loop_primitives, schedule, stage_primitives
+from polycomp.schedules.schedule import PRIMITIVES, Schedule
+
+
+def names() -> dict[str, Any]:
+    """The tensors of the examples."""
+    x = pc.placeholder((10,), name="x")
+    y = pc.compute((10,), lambda i: x[i] * 2.0, "y")
+    z = pc.compute((8,), lambda i: y[i] + y[i + 2], "z")
+    a, b, k = pc.placeholder((4, 3), name="a"), pc.placeholder((3, 6), name="b"), pc.reduce_axis(3, "k")
+    c = pc.compute((4, 6), lambda i, j: pc.sum(a[i, k] * b[k, j], axis=k), "c")
+    return {"pc": pc, "x": x, "y": y, "z": z, "a": a, "b": b, "c": c}
+
+
+def examples() -> list[doctest.DocTest]:
+    finder = doctest.DocTestFinder()
+    found = (t for m in (loop_primitives, stage_primitives, schedule) for t in finder.find(m, globs=names()))
+    return [test for test in found if test.examples]
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda e: e.name.rsplit(".", 1)[-1])
+def test_the_documented_listing_is_right(example: doctest.DocTest) -> None:
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.FAIL_FAST)
+    assert runner.run(example, out=report.append).failed == 0, "".join(report)
+
+
+def test_every_primitive_shows_what_it_does() -> None:
+    documented = {e.name.rsplit(".", 1)[-1] for e in examples()}
+    assert documented >= PRIMITIVES, sorted(PRIMITIVES - documented)
+
+
+def test_every_example_shows_a_listing() -> None:
+    for name in PRIMITIVES:
+        text = getattr(Schedule, name).__doc__
+        assert ">>> s.show()\n" in text, name
