@@ -200,7 +200,7 @@ def _resize(site: Site) -> Sequence[Value]:
     if tuple(sizes) == x.shape and all(s == 1 for s in scales):
         return [x]
     attributes = {
-        "mode": site.choice("mode", "nearest", ("nearest", "linear", "cubic", "bilinear")).replace("bi", ""),
+        "mode": site.choice("mode", "nearest", ("nearest", "linear", "cubic", "bilinear")).removeprefix("bi"),
         "coordinate_transformation_mode": _transform(site) if newer else "asymmetric",
         "nearest_mode": site.choice("nearest_mode", "round_prefer_floor" if newer else "floor", _NEAREST),
         "cubic_coeff_a": site.number("cubic_coeff_a", -0.75),
