@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from polycomp.expr import cast, maximum, minimum, select, unary
     from polycomp.native import NativeFunction, build
     from polycomp.schedules import Schedule, Trace
-    from polycomp.te import all, any, compute, max, min, placeholder, prod, reduce_axis, size, sum
+    from polycomp.te import all, any, compute, max, min, placeholder, prod, recurrence, reduce_axis, size, sum
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "minimum",
     "placeholder",
     "prod",
+    "recurrence",
     "reduce_axis",
     "select",
     "size",
@@ -50,7 +51,7 @@ _HOMES = {
     **dict.fromkeys(["Schedule", "Trace"], "polycomp.schedules"),
     **dict.fromkeys(["NativeFunction", "build"], "polycomp.native"),
     **dict.fromkeys(["all", "any", "compute", "max", "min", "placeholder", "prod", "reduce_axis"], "polycomp.te"),
-    **dict.fromkeys(["size", "sum"], "polycomp.te"),
+    **dict.fromkeys(["recurrence", "size", "sum"], "polycomp.te"),
     **dict.fromkeys(["cast", "maximum", "minimum", "select", "unary"], "polycomp.expr"),
 }
 

@@ -10,6 +10,7 @@ from polycomp.errors import IllegalScheduleError, UnprovenScheduleError
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.legality import Violation, ViolationKind, verify_kernel
 from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, walk
+from polycomp.schedules.handles import quoted
 from polycomp.schedules.rewrite import path_to_loop, replace_loop, statements_in
 from polycomp.schedules.trace import Step
 
@@ -41,8 +42,8 @@ def refusal(head: str, violation: Violation, remedies: list[str]) -> IllegalSche
 def _remedies(step: Step, before: Kernel, violation: Violation) -> Iterator[str]:
     if step.primitive in _KINDS and violation.kind is ViolationKind.RACE:
         yield from _for_races(step, before, violation)
-    elif skew := _skew(before, violation):
-        yield skew
+    elif order := _order(before, violation):
+        yield order
     elif violation.remedy:
         yield violation.remedy
 
@@ -97,19 +98,22 @@ def _shared_buffer(kernel: Kernel, violation: Violation, loop: str) -> str:
     return name if name in stored & computed else ""
 
 
-def _skew(before: Kernel, violation: Violation) -> str:
-    """A skew that makes up for a dependence that goes backwards along a loop, when that is what is in the way."""
+def _order(before: Kernel, violation: Violation) -> str:
+    """How to keep a dependence of a tensor on itself, when that is what is in the way: an order, or a skew."""
     first, second = _instance(violation.source), _instance(violation.target)
     if violation.kind is not ViolationKind.ORDER or first is None or second is None or first[0] != second[0]:
         return ""
     distance = {n: second[1][n] - first[1][n] for n in first[1] if n in second[1]}
     outer = next((n for n, d in distance.items() if d > 0), None)
-    inner = next((n for n, d in distance.items() if d < 0), None)
-    if outer is None or inner is None:
+    if outer is None:
         return ""
-    factor = -(distance[inner] // distance[outer])
     loops = _loops_of_iterators(before, first[0])
-    return f"skew({loops.get(outer, outer)!r}, {loops.get(inner, inner)!r}, {factor}) first"
+    inner = next((n for n, d in distance.items() if d < 0), None)
+    keep = f"keep {loops.get(outer, outer)!r} outside of the loops along {quoted(n for n in distance if n != outer)}"
+    if inner is None:
+        return keep
+    factor = -(distance[inner] // distance[outer])
+    return f"skew({loops.get(outer, outer)!r}, {loops.get(inner, inner)!r}, {factor}) first; or {keep}"
 
 
 def _instance(text: str) -> tuple[str, dict[str, int]] | None:

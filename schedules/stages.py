@@ -127,6 +127,8 @@ def inline(kernel: Kernel, tensor: Tensor) -> Kernel:
             f"compute_at instead"
         )
     definition = found[0]
+    if reads(definition, tensor):
+        raise PlacementError(f"compute_inline of {tensor.name!r}: it is defined by elements of itself, so it is stored")
 
     def change(indices: tuple[Expr, ...]) -> Expr:
         return substitute(definition.value, dict(zip(definition.iters, indices, strict=True)))

@@ -92,7 +92,10 @@ def _compute(tensor: Tensor, shape: tuple[int, ...], values: dict[Tensor, Array]
     axes = (*tensor.axes, *tensor.reduce_axes)
     reduced = tuple(evaluate_dim(a.extent, sizes) for a in tensor.reduce_axes)
     result = np.empty(shape, tensor.dtype.numpy)
-    for window in _chunks(shape, math.prod(reduced), _PRODUCT_CHUNK if _is_sum_of_products(body) else _CHUNK):
+    inner, limit = math.prod(reduced), _PRODUCT_CHUNK if _is_sum_of_products(body) else _CHUNK
+    if tensor.is_recurrence:  # one step of time after the other
+        values, inner, limit = {**values, tensor: result}, 1, min(limit, math.prod(shape[1:]))
+    for window in _chunks(shape, inner, limit):
         windows = dict(zip(axes, (*window, *((0, n) for n in reduced)), strict=True))
         grid = _Grid(values, windows, sizes, tuple(hi - lo for lo, hi in windows.values()))
         part = _reduce(body, grid, len(shape)) if isinstance(body, Reduce) else grid.value(body)

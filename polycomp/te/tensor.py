@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from polycomp.dtypes import DType, DTypeLike, as_dtype
-from polycomp.errors import ExpressionError, ShapeError
-from polycomp.expr import Const, Expr, ExprLike, Load, Reduce, Var, const, loads, node, walk, wrap
+from polycomp.errors import DTypeError, ExpressionError, ShapeError
+from polycomp.expr import Const, Expr, ExprLike, Load, Reduce, Var, const, loads, node, simplify, walk, wrap
 
 Dim = int | Expr
 """A size: an int, or an int64 expression over size variables that are bound at run time."""
@@ -54,8 +54,14 @@ class Tensor:
         return Load(self, tuple(wrap(i) for i in index))
 
     def inputs(self) -> tuple[Tensor, ...]:
-        """The tensors that ``body`` loads from, each once, in order of first use."""
-        return () if self.body is None else tuple(dict.fromkeys(load.source for load in loads(self.body)))
+        """The other tensors that ``body`` loads from, each once, in order of first use."""
+        found = () if self.body is None else (load.source for load in loads(self.body))
+        return tuple(dict.fromkeys(source for source in found if source is not self))
+
+    @property
+    def is_recurrence(self) -> bool:
+        """Whether the tensor is defined by elements of itself."""
+        return self.body is not None and self in [load.source for load in loads(self.body)]
 
     @property
     def reduce_axes(self) -> tuple[Axis, ...]:
@@ -97,6 +103,42 @@ def compute(shape: Sequence[Dim], body: Callable[..., ExprLike], name: str = "",
     what = name or getattr(body, "__name__", "compute")
     _check_reductions(value, axes, what)
     return Tensor(name or "computed", tuple(shape), value.dtype, axes, value, source)
+
+
+def recurrence(
+    shape: Sequence[Dim],
+    body: Callable[..., ExprLike],
+    dtype: DTypeLike = DType.FLOAT32,
+    name: str = "",
+    source: str = "",
+) -> Tensor:
+    """Like :func:`compute`, for a tensor that is defined by elements of itself: steps of time along the first axis.
+
+    ``body`` takes the tensor, then one index per dimension; it may load elements whose first index is smaller by a
+    constant. Raises :class:`ExpressionError` when it loads others.
+    """
+    made = Tensor(name or "computed", tuple(shape), as_dtype(dtype))
+    names = _axis_names(body, len(shape) + 1)[1:]
+    axes = tuple(Axis(n, DType.INT64, d) for n, d in zip(names, shape, strict=True))
+    value = wrap(body(made, *axes))
+    for load in loads(value):
+        if load.source is made:
+            _check_earlier(load, axes, made.name)
+    _check_reductions(value, axes, made.name)
+    if value.dtype is not made.dtype:
+        raise DTypeError(f"tensor {made.name!r} is {made.dtype.value}, but its definition is {value.dtype.value}")
+    for field, content in (("axes", axes), ("body", value), ("source", source)):
+        object.__setattr__(made, field, content)  # the definition needs the tensor to exist
+    return made
+
+
+def _check_earlier(load: Load, axes: tuple[Axis, ...], name: str) -> None:
+    behind = simplify(axes[0] - load.indices[0]) if axes else const(0)
+    if not (isinstance(behind, Const) and behind.value >= 1):
+        raise ExpressionError(
+            f"tensor {name!r} is defined by its own element {load}, whose first index is not a constant number of "
+            f"steps before {axes[0].name if axes else 'it'}"
+        )
 
 
 def _axis_names(body: Callable[..., Any], rank: int) -> tuple[str, ...]:
