@@ -241,7 +241,7 @@ def _split_by_step(rest: _Polynomial, divisor: int, ranges: Ranges) -> tuple[int
     Then ``rest // divisor`` is ``coarse // (divisor/step)``, and ``rest % divisor`` is
     ``step*(coarse % (divisor/step)) + fine``. Returns (step, coarse, fine).
     """
-    for step in sorted({abs(c) for m, c in rest.items() if m and 1 < abs(c) and divisor % abs(c) == 0}):
+    for step in sorted({abs(c) for m, c in rest.items() if m and abs(c) > 1 and divisor % abs(c) == 0}):
         coarse = {m: c // step for m, c in rest.items() if m and c % step == 0}
         fine = {m: c for m, c in rest.items() if not m or c % step}
         low, high = _bounds(_from_polynomial(fine), ranges)
