@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PYTEST_FLAGS ?= -n auto
 
-.PHONY: demo test lint clean
+.PHONY: demo docs test lint clean
 
 demo: $(INSTALLED)
 	@$(BIN)/python benchmarks/demo.py
@@ -18,15 +18,18 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv
+	rm -rf build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv
 
 $(INSTALLED): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "polycomp needs Python 3.11 or newer on PATH (or make PYTHON=...)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing polycomp and its tools into .venv (once)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev,docs]'
 	@touch $@
