@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from polycomp.api import Module, compile, load
     from polycomp.errors import PolycompError
     from polycomp.expr import cast, maximum, minimum, select, unary
+    from polycomp.functions import jit
     from polycomp.native import NativeFunction, build
     from polycomp.schedules import Schedule, Trace
     from polycomp.te import all, any, compute, max, min, placeholder, prod, recurrence, reduce_axis, size, sum
+    from polycomp.tracing import Tensor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "NativeFunction",
     "PolycompError",
     "Schedule",
+    "Tensor",
     "Trace",
     "__version__",
     "all",
@@ -27,6 +30,7 @@ __all__ = [
     "cast",
     "compile",
     "compute",
+    "jit",
     "load",
     "max",
     "maximum",
@@ -47,6 +51,8 @@ _HOMES = {
     "compile": "polycomp.api",
     "load": "polycomp.runtime",
     "Module": "polycomp.runtime",
+    "jit": "polycomp.functions",
+    "Tensor": "polycomp.tracing",
     "PolycompError": "polycomp.errors",
     **dict.fromkeys(["Schedule", "Trace"], "polycomp.schedules"),
     **dict.fromkeys(["NativeFunction", "build"], "polycomp.native"),

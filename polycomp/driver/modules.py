@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from polycomp.driver.cache import Cache, key_of
 from polycomp.driver.versions import compiler_version
 from polycomp.errors import ModuleFileError
+from polycomp.graph import Graph, to_text
 from polycomp.importers.onnx.reader import ModelLike
 from polycomp.options import Options
 from polycomp.runtime import ModuleImage, ModuleParts, read_module_file, write_module_file
@@ -30,6 +31,14 @@ def model_key(model: ModelLike, options: Options) -> str | None:
     shapes = repr(sorted(options.shapes.items()))
     versions = (compiler_version(), importlib.metadata.version("onnx"))
     return key_of(digest, options.target.key, str(options.threads), shapes, *versions)
+
+
+def graph_key(graph: Graph, options: Options) -> str:
+    """What a module made of ``graph`` is kept under: its text and the content of its constants."""
+    constants = [part for array in graph.constants.values() for part in (str(array.dtype), _digest(array.tobytes()))]
+    sources = "\n".join(source for node in graph.nodes for source in node.sources)
+    text = (to_text(graph), sources, options.target.key, str(options.threads), compiler_version())
+    return key_of("graph", *text, *constants)
 
 
 def find_module(cache: Cache, key: str) -> ModuleImage | None:
@@ -52,7 +61,13 @@ def keep_module(cache: Cache, key: str, model: ModelLike, parts: ModuleParts) ->
     """
     with _content(model) as content:
         external = content is None or content.find(b"location") >= 0
-    if not external and parts.manifest.weight_bytes <= cache.limit // 2:
+    if not external:
+        keep_parts(cache, key, parts)
+
+
+def keep_parts(cache: Cache, key: str, parts: ModuleParts) -> None:
+    """Keep a module under ``key``, unless it is so large that it would push out most others."""
+    if parts.manifest.weight_bytes <= cache.limit // 2:
         cache.put(key, lambda path: write_module_file(path, parts))
 
 
@@ -70,6 +85,8 @@ def _content(model: ModelLike) -> Iterator[bytes | mmap.mmap | None]:
 
 def _digest(content: bytes | mmap.mmap) -> bytes:
     """A digest of the digests of the content's chunks, which are made in parallel (hashlib frees Python's lock)."""
+    if len(content) <= _CHUNK:
+        return hashlib.blake2b(content, digest_size=32).digest()
     with memoryview(content) as view, concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         chunks = [view[i : i + _CHUNK] for i in range(0, len(view), _CHUNK)]
         digests = list(pool.map(lambda chunk: hashlib.blake2b(chunk, digest_size=32).digest(), chunks))

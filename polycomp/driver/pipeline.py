@@ -13,7 +13,7 @@ from polycomp.driver.kernels import compile_kernels
 from polycomp.driver.link import build_module
 from polycomp.driver.lower import Lowered, lower_graph
 from polycomp.driver.manifest import ModuleInfo
-from polycomp.driver.modules import find_module, keep_module, model_key
+from polycomp.driver.modules import find_module, graph_key, keep_module, keep_parts, model_key
 from polycomp.driver.observe import Observer
 from polycomp.driver.program import Layout, build_program, lay_out
 from polycomp.driver.workers import FEW_KERNELS, Workers
@@ -69,12 +69,37 @@ def compile_model(model: ModelLike, options: Options, observer: Observer | None 
     return CompiledModel(parts)
 
 
+def compile_graph(graph: Graph, options: Options, observer: Observer | None = None) -> CompiledModel:
+    """Compile a graph of canonical operators, as tracing makes it. Raises a PolycompError when it cannot be."""
+    watch = observer or Observer()
+    kernels, modules = (options.cache and open_caches()) or (None, None)
+    key = graph_key(graph, options) if modules is not None else ""
+    found = None if modules is None or watch.wants_graphs else find_module(modules, key)
+    if modules is not None and found is not None:
+        return CompiledModel(found.parts, found, modules.path(key))
+    lowered = lower_model(graph, options, watch)
+    # A traced function is often one kernel, which is compiled before a worker process has started.
+    few = len({call.symbol for call in lowered.calls}) <= FEW_KERNELS
+    with Workers(0) if few else _workers(options, graph) as workers:
+        parts = _finish(graph, lowered, options, kernels, workers, watch)
+    if modules is not None:
+        keep_parts(modules, key, parts)
+    return CompiledModel(parts)
+
+
 def _compile(model: ModelLike, options: Options, cache: Cache | None, watch: Observer) -> ModuleParts:
     imported = import_graph(model, options, watch)
     with _workers(options, imported) as workers:
         lowered = lower_model(imported, options, watch)
-        watch.stage("kernels")
-        kernels = compile_kernels(lowered.calls, options.target, cache, workers, watch)
+        return _finish(imported, lowered, options, cache, workers, watch)
+
+
+def _finish(
+    imported: Graph, lowered: Lowered, options: Options, cache: Cache | None, workers: Workers, watch: Observer
+) -> ModuleParts:
+    """Kernels and link."""
+    watch.stage("kernels")
+    kernels = compile_kernels(lowered.calls, options.target, cache, workers, watch)
     watch.stage("link")
     layout = lay_out(lowered)
     program = build_program(lowered, layout, kernels)

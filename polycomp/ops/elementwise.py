@@ -197,6 +197,7 @@ OPERATORS = family(
     _operator("Div", _ARITHMETIC, _divide),
     _operator("Mod", _ARITHMETIC, _modulo),
     _operator("Pow", _infer_power, _power),
+    _operator("Atan2", _broadcast_rule(FLOATS), lambda call, values: binary("atan2", *values)),
     _operator("PRelu", _infer_prelu, _prelu),
     _operator("And", _ON_BOOLS, _folded("and")),
     _operator("Or", _ON_BOOLS, _folded("or")),

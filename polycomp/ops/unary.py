@@ -164,8 +164,12 @@ _INTRINSICS = {
     "Cosh": "cosh",
     "Erf": "erf",
     "Exp": "exp",
+    "Exp2": "exp2",
+    "Expm1": "expm1",
     "Floor": "floor",
     "Log": "log",
+    "Log1p": "log1p",
+    "Log2": "log2",
     "Reciprocal": "reciprocal",
     "Round": "round",
     "Sigmoid": "sigmoid",
@@ -174,6 +178,7 @@ _INTRINSICS = {
     "Sqrt": "sqrt",
     "Tan": "tan",
     "Tanh": "tanh",
+    "Trunc": "trunc",
 }
 """Operators on floats that are one intrinsic of the expression language."""
 

@@ -2,7 +2,7 @@
 
 from polycomp.runtime.image import ModuleImage, ModuleParts
 from polycomp.runtime.manifest import Manifest, StepSpec, SymbolSpec, TensorSpec
-from polycomp.runtime.module import Module, StepProfile, load, load_parts
+from polycomp.runtime.module import Module, PreparedRun, StepProfile, load, load_parts
 from polycomp.runtime.modulefile import read_module_file, write_module_file
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Module",
     "ModuleImage",
     "ModuleParts",
+    "PreparedRun",
     "StepProfile",
     "StepSpec",
     "SymbolSpec",

@@ -1,0 +1,240 @@
+"""What a call's arguments are to a jit function: arrays of the run, or values that the code is compiled for."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from polycomp.dtypes import as_dtype
+from polycomp.errors import ArgumentError, DTypeError, InputError, SignatureError
+from polycomp.functions.pytree import Structure, flatten, paths
+from polycomp.tracing import TensorSpec
+
+Array = np.ndarray[Any, Any]
+Dims = tuple[int | str, ...]
+"""A shape, open sizes by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayLeaf:
+    """An array of the run: its dtype and shape. ``weak`` where it was a Python float."""
+
+    dtype: np.dtype[Any]
+    shape: Dims
+    weak: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class StaticLeaf:
+    """A value that the code is compiled for; equal only to values of the same type."""
+
+    kind: type
+    value: Hashable
+
+
+Leaf = ArrayLeaf | StaticLeaf
+
+
+@dataclasses.dataclass(frozen=True)
+class CallKey:
+    """What the code for a call depends on; equal keys share it."""
+
+    structure: Structure
+    leaves: tuple[Leaf, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call's arguments: the key, the arrays in order, and where each leaf came from."""
+
+    key: CallKey
+    arrays: list[Array]
+    names: tuple[str, ...]
+
+
+class Parameters:
+    """The signature of a function, and what its annotations and options say of its arrays."""
+
+    def __init__(
+        self, function: Callable[..., Any], static: Sequence[str], dynamic: Sequence[str] | Mapping[str, Any]
+    ) -> None:
+        self.signature = inspect.signature(function)
+        self.name = function.__name__
+        self._static = frozenset(static)
+        self.specs = _annotated(function)
+        self._check_known([*static], "static")
+        if isinstance(dynamic, Mapping):
+            self._check_known([*dynamic], "dynamic")
+            self.specs |= {name: _spec(pattern) for name, pattern in dynamic.items()}
+        self.open = self._open_sizes(dynamic)
+
+    def _check_known(self, names: Sequence[str], option: str) -> None:
+        unknown = [n for n in names if n not in self.signature.parameters]
+        if unknown:
+            there = ", ".join(self.signature.parameters) or "none"
+            raise SignatureError(f"{option}= names {unknown[0]!r}, but the parameters of {self.name!r} are: {there}")
+
+    def _open_sizes(self, dynamic: Sequence[str] | Mapping[str, Any]) -> frozenset[str]:
+        named = {d for spec in self.specs.values() for d in spec.dims or () if isinstance(d, str)}
+        if isinstance(dynamic, Mapping) or not dynamic:
+            return frozenset(named)
+        unknown = sorted(set(dynamic) - named)
+        if unknown:
+            there = ", ".join(sorted(named)) or "none"
+            raise SignatureError(
+                f"dynamic= names the size {unknown[0]!r}, but the sizes named in annotations of {self.name!r} are: "
+                f'{there}. Annotate a parameter, as in x: pc.Tensor["{unknown[0]}", 128], or pass '
+                f'dynamic={{"x": ("{unknown[0]}", 128)}}'
+            )
+        return frozenset(dynamic)
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments by parameter, defaults filled in. Raises TypeError as a plain call would."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+        """The arguments taken apart. Raises ArgumentError and InputError naming the parameter."""
+        arguments = self.bind(args, kwargs)
+        values: list[Any] = []
+        structure = flatten(arguments, values)
+        names = tuple(paths(structure, ""))
+        names = tuple(_readable(n) for n in names)
+        leaves: list[Leaf] = []
+        arrays: list[Array] = []
+        for name, value in zip(names, values, strict=True):
+            leaf, array = self._leaf(name, value)
+            leaves.append(leaf)
+            arrays += [] if array is None else [array]
+        return Call(CallKey(structure, tuple(leaves)), arrays, names)
+
+    def _leaf(self, name: str, value: Any) -> tuple[Leaf, Array | None]:
+        parameter = name.split("[")[0]
+        if parameter in self._static or value is None or isinstance(value, bool | int | str | bytes):
+            return _static_leaf(name, value), None
+        if isinstance(value, float) and not isinstance(value, np.generic):
+            return ArrayLeaf(np.dtype(np.float64), (), True), np.asarray(value)
+        array = as_array(name, value)
+        if array is None:
+            return _static_leaf(name, value), None
+        return ArrayLeaf(array.dtype, self._dims(parameter, name, array)), array
+
+    def _dims(self, parameter: str, name: str, array: Array) -> Dims:
+        spec = self.specs.get(parameter)
+        shape: Dims = array.shape
+        if spec is None:
+            return shape
+        problem = _mismatch(spec, array)
+        if problem:
+            raise InputError(f"argument {name!r} of {self.name!r} {problem}; it is annotated {spec!r}")
+        if spec.dims is None:
+            return shape
+        pairs = zip(spec.dims, shape, strict=True)
+        return tuple(d if isinstance(d, str) and d in self.open else n for d, n in pairs)
+
+    def sizes(self, call: Call) -> dict[str, int]:
+        """The open sizes of a call. Raises InputError when two arrays contradict each other."""
+        found: dict[str, tuple[int, str]] = {}
+        arrays = iter(call.arrays)
+        for name, leaf in zip(call.names, call.key.leaves, strict=True):
+            if isinstance(leaf, ArrayLeaf):
+                self._bind_sizes(name, next(arrays), found)
+        return {label: size for label, (size, _) in found.items() if label in self.open}
+
+    def _bind_sizes(self, name: str, array: Array, found: dict[str, tuple[int, str]]) -> None:
+        spec = self.specs.get(name.split("[")[0])
+        for axis, label in enumerate(spec.dims or () if spec else ()):
+            if not isinstance(label, str):
+                continue
+            size, first = found.setdefault(label, (array.shape[axis], f"dimension {axis} of {name!r}"))
+            if size != array.shape[axis]:
+                raise InputError(
+                    f"the size {label} of {self.name!r} is {size} by {first}, but {array.shape[axis]} by dimension "
+                    f"{axis} of {name!r}"
+                )
+
+
+def with_known_sizes(call: Call) -> Call:
+    """The call compiled for its own sizes alone."""
+    arrays = iter(call.arrays)
+    leaves = [
+        dataclasses.replace(leaf, shape=next(arrays).shape) if isinstance(leaf, ArrayLeaf) else leaf
+        for leaf in call.key.leaves
+    ]
+    return Call(CallKey(call.key.structure, tuple(leaves)), call.arrays, call.names)
+
+
+def as_array(name: str, value: Any) -> Array | None:
+    """``value`` as an array without a copy where it can be; None for what is no array.
+
+    Tensors of other libraries come through DLPack. Raises ArgumentError for a dtype that polycomp does not have.
+    """
+    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array_interface__"):
+        array = np.asarray(value)
+    elif hasattr(value, "__dlpack__"):
+        array = _from_dlpack(name, value)
+    else:
+        return None
+    try:
+        as_dtype(array.dtype)
+    except DTypeError as error:
+        raise ArgumentError(f"argument {name!r} has the {error}") from None
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _from_dlpack(name: str, value: Any) -> Array:
+    try:
+        return np.from_dlpack(value)
+    except (RuntimeError, BufferError, TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"argument {name!r}, a {type(value).__name__}, cannot be read through DLPack: {error}"
+        ) from error
+
+
+def _static_leaf(name: str, value: Any) -> StaticLeaf:
+    try:
+        hash(value)
+    except TypeError:
+        raise ArgumentError(
+            f"argument {name!r} is a {type(value).__name__}, which is neither an array nor a value that code can be "
+            f"compiled for; pass arrays, numbers, strings, or tuples, lists and dicts of them"
+        ) from None
+    return StaticLeaf(type(value), value)
+
+
+def _mismatch(spec: TensorSpec, array: Array) -> str:
+    """What is wrong with an array; empty when nothing is."""
+    if spec.dtype is not None and array.dtype != spec.dtype.numpy:
+        return f"has the dtype {array.dtype}"
+    if spec.dims is None:
+        return ""
+    if len(spec.dims) != array.ndim:
+        return f"has {array.ndim} dimensions"
+    wrong = [d for d, (want, n) in enumerate(zip(spec.dims, array.shape, strict=True)) if want not in (n, None)]
+    wrong = [d for d in wrong if not isinstance(spec.dims[d], str)]
+    return f"has the size {array.shape[wrong[0]]} in dimension {wrong[0]}" if wrong else ""
+
+
+def _annotated(function: Callable[..., Any]) -> dict[str, TensorSpec]:
+    """Parameters annotated ``Tensor[...]``, also where annotations are text; others are of no interest."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except Exception:  # noqa: BLE001  (annotations are the user's: any that cannot be evaluated say nothing of arrays)
+        hints = function.__annotations__
+    return {name: hint for name, hint in hints.items() if isinstance(hint, TensorSpec) and name != "return"}
+
+
+def _spec(pattern: Any) -> TensorSpec:
+    return pattern if isinstance(pattern, TensorSpec) else TensorSpec(tuple(pattern))
+
+
+def _readable(path: str) -> str:
+    """``['x'][0]`` as ``x[0]``."""
+    parameter, _, rest = path[2:].partition("']")
+    return parameter + rest

@@ -1,0 +1,177 @@
+"""``@jit``: numpy-style functions compiled on their first call for each combination of dtypes and shapes."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from polycomp.functions.arguments import Call, CallKey, Parameters, StaticLeaf, with_known_sizes
+from polycomp.functions.lowered import Lowered
+from polycomp.functions.pytree import flatten
+from polycomp.functions.specialise import Specialisation, Traced, trace_call
+from polycomp.options import Options
+from polycomp.target import parse_target
+from polycomp.tracing import Size, Value
+
+_KEPT_SHAPES = 1024
+
+Array = np.ndarray[Any, Any]
+
+
+class JitFunction:
+    """A compiled function: call it as the Python function that it was made of.
+
+    ``static`` and ``dynamic`` are those of :func:`jit`. May be called from several threads.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        static: Sequence[str] = (),
+        dynamic: Sequence[str] | Mapping[str, Any] = (),
+        options: Options | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self._options = options or Options()
+        self._parameters = Parameters(function, static, dynamic)
+        self._made: dict[CallKey, Specialisation] = {}
+        self._ready: dict[Any, Callable[[Sequence[Array]], Any]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The results, as new arrays. Raises a PolycompError naming the line or argument that is wrong."""
+        if kwargs:
+            return self._call(args, kwargs)
+        try:
+            ready = self._ready.get(tuple([(a.dtype, a.shape) for a in args]))
+        except (AttributeError, TypeError):  # arguments that are no arrays
+            ready = None
+        return ready(args) if ready is not None else self._call(args, kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __repr__(self) -> str:
+        made = len(self._made)
+        return f"<jit {self._parameters.name}{self._parameters.signature}: {made} compiled>"
+
+    def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if _is_traced(args, kwargs):
+            return self.function(*args, **kwargs)
+        call = self._parameters.call(args, kwargs)
+        ready = self.specialised(call).prepare([a.shape for a in call.arrays])
+        if not kwargs and len(args) == len(call.arrays) and all(type(a) is np.ndarray for a in args):
+            self._remember(args, ready)
+        return ready(call.arrays)
+
+    def _remember(self, args: Sequence[Any], ready: Callable[[Sequence[Array]], Any]) -> None:
+        if not all(a.dtype.isnative for a in args):
+            return
+        with self._lock:
+            if len(self._ready) >= _KEPT_SHAPES:
+                self._ready.clear()
+            self._ready[tuple([(a.dtype, a.shape) for a in args])] = ready
+
+    def specialised(self, call: Call) -> Specialisation:
+        """The compiled code for a call, compiled now if need be."""
+        sizes = self._parameters.sizes(call)
+        made = self._find(call)
+        if any(sizes[name] < least for name, least in made.traced.minimums.items()):
+            return self._find(with_known_sizes(call))
+        return made
+
+    def _find(self, call: Call) -> Specialisation:
+        with self._lock:
+            made = self._made.get(call.key)
+            if made is None:
+                made = self._made[call.key] = Specialisation(self._trace(call), self._options)
+            return made
+
+    def _trace(self, call: Call) -> Traced:
+        return trace_call(self.function, call.key, call.names, self._invoke)
+
+    def _invoke(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        bound = self._parameters.signature.bind_partial()
+        bound.arguments.update(arguments)
+        return function(*bound.args, **bound.kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Every level of the compilation for these arguments: ``.graph``, ``.kernels``, ``.loops``, ``.llvm`` and
+        ``.assembly``, as text."""
+        return Lowered(self._trace(self._parameters.call(args, kwargs)).graph, self._options)
+
+    def explain(self) -> str:
+        """What has been compiled so far, and why it was compiled again."""
+        lines = [repr(self)]
+        lines += [f"  {_key_text(key)}: {_made_text(made)}" for key, made in self._made.items()]
+        return "\n".join(lines)
+
+
+def _is_traced(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    leaves: list[Any] = []
+    flatten([*args, *kwargs.values()], leaves)
+    return any(isinstance(leaf, Value | Size) for leaf in leaves)
+
+
+def _key_text(key: CallKey) -> str:
+    return ", ".join(
+        repr(leaf.value) if isinstance(leaf, StaticLeaf) else f"{leaf.dtype}[{', '.join(map(str, leaf.shape))}]"
+        for leaf in key.leaves
+    )
+
+
+def _made_text(made: Specialisation) -> str:
+    if made.module is None:
+        return "constant"
+    least = [f"{name} >= {n}" for name, n in made.traced.minimums.items()]
+    kernels = len(made.module.manifest.steps)
+    return f"{kernels} kernel{'s' * (kernels != 1)}{', for ' + ', '.join(least) if least else ''}"
+
+
+@overload
+def jit(function: Callable[..., Any], /) -> JitFunction: ...
+@overload
+def jit(
+    *,
+    static: Sequence[str] = (),
+    dynamic: Sequence[str] | Mapping[str, Any] = (),
+    target: str = "cpu",
+    threads: int = 0,
+    cache: bool = True,
+) -> Callable[[Callable[..., Any]], JitFunction]: ...
+def jit(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    static: Sequence[str] = (),
+    dynamic: Sequence[str] | Mapping[str, Any] = (),
+    target: str = "cpu",
+    threads: int = 0,
+    cache: bool = True,
+) -> Any:
+    """Compile a numpy-style function: ``@jit``, or ``@jit(threads=1)``.
+
+    Arrays (numpy's, or any that DLPack can share) in, numpy arrays out. The function is traced on its first call for
+    each combination of dtypes and shapes; Python floats are passed at run time and take the dtype of what they meet;
+    ints, bools, strings and None are known while tracing, and other values of them are traced again.
+
+    ``static`` names parameters whose values are known while tracing too. ``dynamic`` names sizes of annotations such
+    as ``x: Tensor["n", 128]`` that one compilation serves all values of (by default all that are named), or maps
+    parameters to shapes: ``dynamic={"x": ("n", 128)}``. ``threads`` 0 means all cores; ``cache`` False neither uses nor
+    fills the cache on disk.
+
+    Raises SignatureError for options that do not fit the function, TargetError for an unknown target.
+    """
+    names = [static] if isinstance(static, str) else static
+    sizes = [dynamic] if isinstance(dynamic, str) else dynamic
+    options = Options(parse_target(target), threads, cache=cache)
+
+    def wrap(wrapped: Callable[..., Any]) -> JitFunction:
+        return JitFunction(wrapped, names, sizes, options)
+
+    return wrap if function is None else wrap(function)
