@@ -27,11 +27,11 @@ _KEPT_BINDINGS = 256
 
 Outputs = dict[str, np.ndarray[Any, Any]]
 
-
-@dataclasses.dataclass(frozen=True)
 PreparedRun = Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarray[Any, Any]]]
 """A run for known shapes: arrays of exactly these shapes and the module's dtypes in, new arrays out."""
 
+
+@dataclasses.dataclass(frozen=True)
 class StepProfile:
     """One step of one run. ``flops`` and ``bytes`` are its least work; ``sources`` the model's nodes it computed."""
 
