@@ -104,7 +104,7 @@ class ModelBuilder:
         exact: bool = False,
         **attributes: Any,
     ) -> Value:
-        """Add a node; ``inputs`` are values and names of constants. The result is exact if ``exact`` and all inputs are."""
+        """Add a node; ``inputs`` are values and names of constants. Exact if ``exact`` and all inputs are."""
         sources = [i for i in inputs if isinstance(i, Value)]
         kind = dtype or sources[0].dtype
         keeps = (exact or not kind.startswith("float")) and all(s.exact for s in sources)

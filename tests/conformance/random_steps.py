@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from random_models import LARGEST, Dims, ModelBuilder, Step, Value
@@ -142,7 +143,9 @@ def layer_norm(b: ModelBuilder, x: Value) -> Value | None:
     shape = [int(d) for d in x.dims[axis:]]
     if math.prod(shape) < 3:
         return None  # the variance of so few may be nearly 0, which makes errors large
-    inputs: list[Value | str] = [x, b.weights(shape)] + ([b.weights(shape)] if b.chance() else [])
+    inputs: list[Value | str] = [x, b.weights(shape)]
+    if b.chance():
+        inputs.append(b.weights(shape))
     return b.emit("LayerNormalization", inputs, x.dims, axis=axis, epsilon=1e-2)
 
 
@@ -165,8 +168,8 @@ def cumulative_sum(b: ModelBuilder, x: Value) -> Value | None:
     if x.dtype not in ("float32", "int32", "int64", "float64") or not x.static():
         return None
     axis = b.choose(x.static())
-    flags = {"exclusive": int(b.chance()), "reverse": int(b.chance())}
-    return b.emit("CumSum", [x, b.constant(np.array(axis, np.int64))], x.dims, **flags)
+    position = b.constant(np.array(axis, np.int64))
+    return b.emit("CumSum", [x, position], x.dims, exclusive=int(b.chance()), reverse=int(b.chance()))
 
 
 # ------------------------------------------------------------------ contractions and windows
@@ -266,7 +269,7 @@ def _out(b: ModelBuilder, size: int | str, window: _Window) -> int | str:
     return (size + sum(window.pads) - reach) // window.stride + 1
 
 
-def _attributes(windows: list[_Window]) -> dict[str, list[int]]:
+def _attributes(windows: list[_Window]) -> dict[str, Any]:
     return {
         "strides": [w.stride for w in windows],
         "dilations": [w.dilation for w in windows],
@@ -332,7 +335,7 @@ def slice_(b: ModelBuilder, x: Value) -> Value | None:
         begin, end = (low, high) if step > 0 else (high - 1, low - 1 if low else -(2**31))
         out = -((low - high) // abs(step))
     dims = (*x.dims[:axis], out, *x.dims[axis + 1 :])
-    operands = [x, b.integers(begin), b.integers(end), b.integers(axis), b.integers(step)]
+    operands: list[Value | str] = [x, *(b.integers(number) for number in (begin, end, axis, step))]
     return b.emit("Slice", operands, dims, exact=True)
 
 
