@@ -9,10 +9,10 @@ from typing import Any
 from polycomp.dtypes import DType
 from polycomp.errors import CompileError
 from polycomp.expr import Binary, Cast, Compare, Const, Expr, Select, Unary, Var
-from polycomp.graph.ir import Symbol, TensorType
+from polycomp.graph.ir import Condition, Symbol, TensorType
 from polycomp.loops.program import Program, Step
 from polycomp.runtime.dims import OPERATIONS, Dimension, symbols_of
-from polycomp.runtime.manifest import Manifest, StepSpec, SymbolSpec, TensorSpec
+from polycomp.runtime.manifest import ConditionSpec, Manifest, StepSpec, SymbolSpec, TensorSpec
 from polycomp.target import Target
 from polycomp.te import Dim
 
@@ -29,6 +29,7 @@ class ModuleInfo:
     inputs: Mapping[str, TensorType]
     outputs: Mapping[str, TensorType]
     symbols: tuple[Symbol, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     threads: int = 0
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -51,6 +52,7 @@ def make_manifest(program: Program, info: ModuleInfo, weight_bytes: int, target:
         inputs=inputs,
         outputs=tuple(_tensor(name, kind) for name, kind in info.outputs.items()),
         symbols=symbols,
+        conditions=tuple(_condition(c) for c in info.conditions),
         steps=tuple(_step(s) for s in program.steps),
         arena_bytes=dimension(program.arena_bytes),
         weight_bytes=weight_bytes,
@@ -95,6 +97,10 @@ def _simple(dim: Dim) -> Dim:
 
 def _symbol(symbol: Symbol) -> SymbolSpec:
     return SymbolSpec(symbol.var.name, symbol.minimum, symbol.maximum)
+
+
+def _condition(condition: Condition) -> ConditionSpec:
+    return ConditionSpec(condition.node, dimension(condition.holds), condition.problem)
 
 
 def _step(step: Step) -> StepSpec:

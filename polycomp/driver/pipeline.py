@@ -126,8 +126,9 @@ def _module_info(imported: Graph, lowered: Lowered, layout: Layout, options: Opt
     types = lowered.graph.types
     return ModuleInfo(
         inputs={name: types[name] for name in lowered.graph.inputs},
-        outputs={name: types[name] for name in imported.outputs},
+        outputs={imported.published.get(name, name): types[name] for name in imported.outputs},
         symbols=lowered.graph.symbols,
+        conditions=imported.conditions,
         threads=options.threads,
         metadata=module_metadata(imported, lowered, layout),
     )

@@ -48,6 +48,18 @@ class Symbol:
     maximum: int | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What sizes must satisfy for ``node`` to make sense, where that is only known at run time.
+
+    ``holds`` is a comparison of integer expressions over symbols; ``problem`` says what is wrong when it fails.
+    """
+
+    node: str
+    holds: Expr
+    problem: str
+
+
 class OpKind(enum.Enum):
     """How an operator's outputs depend on its inputs, which is what fusion needs to know."""
 
@@ -141,6 +153,8 @@ class Graph:
 
     ``nodes`` are in topological order; ``types`` has every value's type; ``constants`` the value of those that are
     known (weights included). ``groups`` is empty until the fusion pass has run, then covers all nodes in order.
+    ``conditions`` are checked before every run. ``published`` has the names of outputs that users know by another name
+    than the graph does: an output that is called like an input.
     """
 
     name: str
@@ -151,6 +165,8 @@ class Graph:
     constants: Mapping[str, np.ndarray[Any, Any]] = dataclasses.field(default_factory=dict)
     symbols: tuple[Symbol, ...] = ()
     groups: tuple[Group, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    published: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def producers(self) -> dict[str, Node]:
         """The node that makes each value."""

@@ -16,6 +16,8 @@ from polycomp.runtime.manifest import Manifest, TensorSpec
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
 
+_MOST_TOLD = 3
+
 
 @dataclasses.dataclass(frozen=True)
 class OutputPlan:
@@ -30,6 +32,10 @@ class Binding:
 
     sizes: tuple[int, ...]
     outputs: tuple[OutputPlan, ...]
+
+    @property
+    def output_bytes(self) -> int:
+        return sum(o.nbytes for o in self.outputs)
 
 
 def bind(manifest: Manifest, inputs: Mapping[str, Any]) -> Binding:
@@ -50,6 +56,7 @@ def bind(manifest: Manifest, inputs: Mapping[str, Any]) -> Binding:
     problems += [p for spec, value in fitting for p in _size_problems(spec, value, sizes)]
     if problems:
         raise InputError(f"wrong inputs for {manifest.name!r}: " + "; ".join(problems))
+    _check_conditions(manifest, sizes)
     ordered = tuple(sizes[s.name] for s in manifest.symbols)
     return Binding(ordered, tuple(_output(o, sizes) for o in manifest.outputs))
 
@@ -92,6 +99,16 @@ def _bind_symbols(manifest: Manifest, arrays: list[tuple[TensorSpec, Array]], pr
         if s.name in sizes and not (s.minimum <= sizes[s.name] and (s.maximum is None or sizes[s.name] <= s.maximum))
     ]
     return sizes
+
+
+def _check_conditions(manifest: Manifest, sizes: Mapping[str, int]) -> None:
+    """Raise InputError naming the nodes that cannot work on tensors of these sizes."""
+    failed = [c for c in manifest.conditions if not dims.evaluate(c.holds, sizes)]
+    if failed:
+        values = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        found = "; ".join(f"{c.node}: {c.problem}" for c in failed[:_MOST_TOLD])
+        more = f"; and {len(failed) - _MOST_TOLD} more" if len(failed) > _MOST_TOLD else ""
+        raise InputError(f"{manifest.name!r} cannot be run with {values}: {found}{more}")
 
 
 def _range(minimum: int, maximum: int | None) -> str:

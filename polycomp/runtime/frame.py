@@ -10,7 +10,7 @@ import numpy as np
 
 from polycomp.runtime.binding import Binding, OutputPlan
 from polycomp.runtime.library import ThreadPool
-from polycomp.runtime.memory import ALIGNMENT, Bytes, address_of, allocate
+from polycomp.runtime.memory import ALIGNMENT, Bytes, address_of, allocate, empty_bytes
 
 # Words of a frame: a pool handle {core, threads}, the context {pool, status, timings}, then the addresses of inputs
 # and outputs, then the values of the sizes.
@@ -98,7 +98,7 @@ class Frame:
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> tuple[np.ndarray[Any, Any], int]:
     """A new uninitialised row-major array whose first element is 64-byte aligned, and that element's address."""
-    memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+    memory = empty_bytes(nbytes + ALIGNMENT)
     start = address_of(memory)
     offset = -start % ALIGNMENT
     return np.ndarray(shape, dtype, memory, offset), start + offset

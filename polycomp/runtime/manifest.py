@@ -39,6 +39,15 @@ class SymbolSpec:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConditionSpec:
+    """What the sizes of a run must satisfy: ``holds`` is not 0, else ``problem`` is what ``node`` finds wrong."""
+
+    node: str
+    holds: Dimension
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True)
 class StepSpec:
     """One kernel call: the model's nodes it computes and its work, which may depend on symbols."""
 
@@ -62,6 +71,7 @@ class Manifest:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     symbols: tuple[SymbolSpec, ...]
+    conditions: tuple[ConditionSpec, ...]
     steps: tuple[StepSpec, ...]
     arena_bytes: Dimension
     weight_bytes: int
@@ -93,6 +103,7 @@ def _manifest(raw: Mapping[str, Any]) -> Manifest:
         inputs=tuple(_tensor(t, known) for t in raw["inputs"]),
         outputs=tuple(_tensor(t, known) for t in raw["outputs"]),
         symbols=symbols,
+        conditions=tuple(_condition(c, known) for c in raw["conditions"]),
         steps=tuple(_step(s, known) for s in raw["steps"]),
         arena_bytes=dims.check(raw["arena_bytes"], known),
         weight_bytes=int(raw["weight_bytes"]),
@@ -108,6 +119,10 @@ def _symbol(raw: Mapping[str, Any]) -> SymbolSpec:
 def _tensor(raw: Mapping[str, Any], symbols: frozenset[str]) -> TensorSpec:
     shape = tuple(dims.check(d, symbols) for d in raw["dims"])
     return TensorSpec(str(raw["name"]), as_dtype(raw["dtype"]).value, shape)
+
+
+def _condition(raw: Mapping[str, Any], symbols: frozenset[str]) -> ConditionSpec:
+    return ConditionSpec(str(raw["node"]), dims.check(raw["holds"], symbols), str(raw["problem"]))
 
 
 def _step(raw: Mapping[str, Any], symbols: frozenset[str]) -> StepSpec:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from polycomp.errors import ExecutionError
+
 ALIGNMENT = 64
 _HUGE_PAGE = 2 << 20
 
@@ -20,14 +22,31 @@ def address_of(array: np.ndarray[Any, Any]) -> int:
 
 
 def allocate(size: int) -> Bytes:
-    """``size`` bytes of private memory, 64-byte aligned; in huge pages, where the system has them, when it is large."""
+    """``size`` bytes of private memory, 64-byte aligned; in huge pages, where the system has them, when it is large.
+
+    Raises :class:`ExecutionError` when there is not so much.
+    """
     if size < 2 * _HUGE_PAGE:
-        return _aligned(np.empty(size + ALIGNMENT, np.uint8), size, ALIGNMENT)
-    # Private: an arena in shared memory would be common to both sides of a fork.
-    pages = mmap.mmap(-1, size + _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return _aligned(empty_bytes(size + ALIGNMENT), size, ALIGNMENT)
+    try:  # Private: an arena in shared memory would be common to both sides of a fork.
+        pages = mmap.mmap(-1, size + _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as e:
+        raise _too_little(size) from e
     with contextlib.suppress(OSError):  # a kernel without huge pages: ordinary ones do
         pages.madvise(mmap.MADV_HUGEPAGE)
     return _aligned(np.frombuffer(pages, np.uint8), size, _HUGE_PAGE)
+
+
+def empty_bytes(size: int) -> Bytes:
+    """An uninitialised numpy array. Raises :class:`ExecutionError` when there is not enough memory."""
+    try:
+        return np.empty(size, np.uint8)
+    except MemoryError as e:
+        raise _too_little(size) from e
+
+
+def _too_little(size: int) -> ExecutionError:
+    return ExecutionError(f"there is not enough memory for {size} bytes; run the module on smaller inputs")
 
 
 def _aligned(memory: Bytes, size: int, alignment: int) -> Bytes:

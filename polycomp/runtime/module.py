@@ -24,6 +24,8 @@ from polycomp.target import available_cores, host_features
 
 _MACHINE_NAMES = {"AMD64": "x86_64", "arm64": "aarch64"}
 _KEPT_BINDINGS = 256
+_ADDRESSABLE = 1 << 47
+"""Bytes; beyond them sizes would overflow in the native code long before memory is found missing."""
 
 Outputs = dict[str, np.ndarray[Any, Any]]
 
@@ -123,6 +125,11 @@ class Module:
 
     def _make_plan(self, shapes: tuple[Shape, ...], inputs: Mapping[str, Any]) -> RunPlan:
         binding = bind(self.manifest, inputs)
+        needed = dims.evaluate(self.manifest.arena_bytes, self._sizes(binding.sizes)) + binding.output_bytes
+        if needed > _ADDRESSABLE:
+            raise ExecutionError(
+                f"a run of {self.manifest.name!r} with these sizes would need {needed} bytes of memory"
+            )
         sizes = (ctypes.c_int64 * len(binding.sizes))(*binding.sizes)
         arena = self._library.function("polycomp_arena_bytes", ctypes.c_int64)(sizes)
         workspace = self._library.function("polycomp_workspace_bytes", ctypes.c_int64)
@@ -160,8 +167,11 @@ class Module:
             frame.prepare(plan)
         return frame
 
+    def _sizes(self, values: tuple[int, ...]) -> dict[str, int]:
+        return {s.name: size for s, size in zip(self.manifest.symbols, values, strict=True)}
+
     def _profile(self, sizes: tuple[int, ...], nanoseconds: np.ndarray[Any, Any]) -> list[StepProfile]:
-        values = {s.name: size for s, size in zip(self.manifest.symbols, sizes, strict=True)}
+        values = self._sizes(sizes)
         return [
             StepProfile(s.symbol, s.sources, int(ns), dims.evaluate(s.flops, values), dims.evaluate(s.bytes, values))
             for s, ns in zip(self.manifest.steps, nanoseconds, strict=True)

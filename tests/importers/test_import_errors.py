@@ -10,7 +10,14 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import model, node
 
-from polycomp.errors import ExternalDataError, ModelError, PolycompError, ShapeError, UnsupportedOperatorError
+from polycomp.errors import (
+    DTypeError,
+    ExternalDataError,
+    ModelError,
+    PolycompError,
+    ShapeError,
+    UnsupportedOperatorError,
+)
 from polycomp.importers.onnx import import_onnx
 from polycomp.options import Options
 
@@ -48,7 +55,17 @@ def test_truncated_file() -> None:
 
 
 def test_no_nodes() -> None:
-    _check(_error(model([], {"x": [2]})), ModelError, "the model's graph is empty: it has no nodes")
+    _check(_error(model([], {"x": [2]})), ModelError, "the model's output 'y' is made by no node")
+
+
+def test_unnamed_nodes_are_called_after_what_they_make() -> None:
+    nodes = [node("Relu", ["x"], ["a"], ""), node("Add", ["a", "w"], ["y"], "")]
+    _check(_error(model(nodes, {"x": [2, 3], "w": [2, 4]})), ShapeError, "'Add:y'")
+
+
+def test_an_index_that_is_no_integer() -> None:
+    constants = {"t": np.arange(3.0), "i": np.array([1.0])}
+    _check(_error(model([node("Gather", ["t", "i"])], {}, constants=constants)), DTypeError, "Gather")
 
 
 def test_no_opset() -> None:

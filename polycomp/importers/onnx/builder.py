@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 
 from polycomp.dtypes import DType, as_dtype
 from polycomp.errors import CompileError, ShapeError
-from polycomp.expr import Expr, Interval, Var
-from polycomp.graph import Call, Graph, Node, Operator, Symbol, TensorType
+from polycomp.expr import Expr, Interval, Var, compare, eq, prove, wrap
+from polycomp.graph import Call, Condition, Graph, Node, Operator, Symbol, TensorType
+from polycomp.importers.onnx.equalities import unify
 from polycomp.importers.onnx.known import Array, from_dims, is_symbolic, simplify_dim, to_dims
 from polycomp.te import Dim
 
@@ -41,12 +43,15 @@ class Value:
 class Builder:
     """Collects canonical nodes, inferring every value's type with the operators' own rules."""
 
-    def __init__(self, operators: Mapping[str, Operator]) -> None:
+    def __init__(self, operators: Mapping[str, Operator], equal: Mapping[str, Dim]) -> None:
+        """``equal`` maps names of open sizes to what they were found to be equal to."""
         self.operators = operators
+        self._equal = equal
         self.nodes: list[Node] = []
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, Array] = {}
         self._symbols: dict[str, Symbol] = {}
+        self._conditions: list[Condition] = []
         self.ranges: dict[Var, Interval] = {}
         self._names: set[str] = set()
 
@@ -59,10 +64,13 @@ class Builder:
         self._names.add(name)
         return name
 
-    def symbol(self, name: str) -> Var:
-        """The symbolic size called ``name``, which becomes an identifier."""
+    def symbol(self, name: str) -> Dim:
+        """The symbolic size called ``name``, which becomes an identifier; or what it is equal to."""
         identifier = re.sub(r"\W", "_", name) or "size"
         identifier = f"size_{identifier}" if identifier[0].isdigit() else identifier
+        if identifier in self._equal:
+            same = self._equal[identifier]
+            return self.symbol(same.name) if isinstance(same, Var) else same
         if identifier not in self._symbols:
             var = Var(identifier, DType.INT64)
             self._symbols[identifier] = Symbol(var)
@@ -108,6 +116,7 @@ class Builder:
             kept.pop()
         call = Call(node, op, tuple(v.type if v else None for v in kept), attributes, n_outputs)
         types = self._infer(call)
+        self._conditions += _conditions(call, types)
         names = tuple(self.name_of(v, node) if v else "" for v in kept)
         outputs = tuple(self.fresh(f"{node}:{op}") for _ in types)
         self.nodes.append(Node(self.fresh(node), op, names, outputs, dict(attributes), (node,)))
@@ -117,6 +126,7 @@ class Builder:
     def _infer(self, call: Call) -> tuple[TensorType, ...]:
         if call.op not in self.operators:
             raise CompileError(f"the operator library has no {call.op!r}, which the importer needs for {call.node!r}")
+        unify(call, self.operators[call.op].kind)
         types = self.operators[call.op].infer(call)
         if len(types) != call.n_outputs:
             raise CompileError(f"{call.op} {call.node!r} has {len(types)} outputs where {call.n_outputs} were expected")
@@ -164,8 +174,10 @@ class Builder:
     def finish(self, name: str, inputs: Sequence[str], outputs: Sequence[tuple[str, Value]]) -> Graph:
         """The graph, with its outputs called as in the model (through an Identity where the name is taken)."""
         taken = set(inputs) | set(self.constants)
+        own = [self.fresh(wanted) if wanted in inputs else wanted for wanted, _ in outputs]
+        published = {name: wanted for name, (wanted, _) in zip(own, outputs, strict=True) if name != wanted}
         renamed: dict[str, str] = {}
-        for wanted, value in outputs:
+        for wanted, (_, value) in zip(own, outputs, strict=True):
             produced = self.name_of(value, wanted)
             if produced in taken or produced in renamed or value.name in self.constants:
                 produced = self.emit(wanted, "Identity", [value], {})[0].name
@@ -174,12 +186,52 @@ class Builder:
         return Graph(
             name=name,
             inputs=tuple(inputs),
-            outputs=tuple(wanted for wanted, _ in outputs),
+            outputs=tuple(own),
             nodes=tuple(_rename_node(n, fix) for n in self.nodes),
             types={fix(n): t for n, t in self.types.items()},
             constants={fix(n): c for n, c in self.constants.items()},
             symbols=tuple(self._symbols.values()),
+            conditions=self._open_conditions(),
+            published=published,
         )
+
+    def _open_conditions(self) -> tuple[Condition, ...]:
+        """The conditions that some sizes do not satisfy. Raises ShapeError for one that no sizes satisfy."""
+        found: dict[Expr, Condition] = {}
+        for condition in self._conditions:
+            verdict = prove(condition.holds, self.ranges)
+            if verdict is False:
+                raise ShapeError(f"{condition.node}: {condition.problem}, whatever the open sizes are")
+            if verdict is None:
+                found.setdefault(condition.holds, condition)
+        return tuple(found.values())
+
+
+def _conditions(call: Call, types: Sequence[TensorType]) -> list[Condition]:
+    """What an operator's shape rule takes for granted about symbolic sizes."""
+    where = f"{call.op} node {call.node!r}"
+    wanted = [
+        Condition(where, compare("ge", d, 0), f"its output would have {d} elements in dimension {position}")
+        for t in types
+        for position, d in enumerate(t.shape)
+        if isinstance(d, Expr)
+    ]
+    if call.op == "Reshape":
+        before, after = call.input(0), types[0]
+        problem = f"{before} cannot be reshaped to [{', '.join(map(str, after.shape))}]"
+        wanted += _equal(where, math.prod(before.shape), math.prod(after.shape), problem)
+    if call.op == "Split":
+        size, axis = call.input(0).shape[call.attr("axis")], call.attr("axis")
+        parts = [t.shape[axis] for t in types]
+        problem = f"{size} elements cannot be split into parts of {', '.join(map(str, parts))}"
+        wanted += _equal(where, size, sum(parts), problem)
+    return wanted
+
+
+def _equal(where: str, a: Dim, b: Dim, problem: str) -> list[Condition]:
+    """The condition that both are equal; none when they are ints, which the shape rule has compared."""
+    symbolic = isinstance(a, Expr) or isinstance(b, Expr)
+    return [Condition(where, eq(wrap(a), wrap(b)), problem)] if symbolic else []
 
 
 def _renamer(renamed: Mapping[str, str], names: set[str]) -> Callable[[str], str]:

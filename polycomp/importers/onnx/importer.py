@@ -21,7 +21,10 @@ from polycomp.importers.onnx import (
     windows,
 )
 from polycomp.importers.onnx.builder import Builder, Value
+from polycomp.importers.onnx.equalities import EqualSizes
+from polycomp.importers.onnx.known import Array
 from polycomp.importers.onnx.known_rules import evaluate
+from polycomp.importers.onnx.names import node_names
 from polycomp.importers.onnx.reader import DEFAULT_DOMAINS, LoadedModel, ModelLike, expand_functions, load_model
 from polycomp.importers.onnx.schema import check_node, schema_of
 from polycomp.importers.onnx.site import Handler, Site
@@ -56,35 +59,36 @@ def import_onnx(model: ModelLike, options: Options | None = None) -> Graph:
 
 
 def _import(loaded: LoadedModel, options: Options) -> Graph:
-    if not loaded.proto.graph.node:
-        raise ModelError("the model's graph is empty: it has no nodes")
     if not loaded.proto.graph.output:
         raise ModelError("the model's graph has no outputs")
     graph = expand_functions(loaded, HANDLERS)
-    nodes = list(zip(graph.node, _node_names(graph.node), strict=True))
+    nodes = list(zip(graph.node, node_names(graph.node), strict=True))
     _check_supported(nodes, loaded.opset)
     _check_order(graph, nodes)
-    builder = Builder(operators())
-    values = _initializers(graph, builder, loaded.folder)
+    arrays = _initializers(graph, loaded.folder)
+    equal: dict[str, Dim] = {}
+    while True:  # at most once more per open size
+        try:
+            return _build(graph, nodes, arrays, options, loaded.opset, Builder(operators(), equal))
+        except EqualSizes as found:
+            equal[found.name] = found.dim
+
+
+def _build(
+    graph: onnx.GraphProto,
+    nodes: Sequence[tuple[onnx.NodeProto, str]],
+    arrays: Mapping[str, Array],
+    options: Options,
+    opset: int,
+    builder: Builder,
+) -> Graph:
+    values = {name: builder.constant(array, name) for name, array in arrays.items()}
     inputs = _inputs(graph, builder, options, set(values))
     values |= inputs
     for proto, name in nodes:
-        values |= _import_node(proto, name, builder, values, loaded.opset)
+        values |= _import_node(proto, name, builder, values, opset)
     outputs = [(o.name, values[o.name]) for o in graph.output]
     return builder.finish(graph.name or "main", list(inputs), outputs)
-
-
-def _node_names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
-    """A unique name per node; nodes without one are called after their operator and position."""
-    taken: set[str] = set()
-    names = []
-    for position, node in enumerate(nodes):
-        name = node.name or f"{node.op_type}_{position}"
-        if name in taken:
-            name = f"{name}_{position}"
-        taken.add(name)
-        names.append(name)
-    return names
 
 
 def _check_supported(nodes: Sequence[tuple[onnx.NodeProto, str]], opset: int) -> None:
@@ -140,32 +144,28 @@ def _check_order(graph: onnx.GraphProto, nodes: Sequence[tuple[onnx.NodeProto, s
                 )
             known.add(value)
             made_by[value] = name
-    _check_outputs(graph, set(made_by), known)
+    _check_outputs(graph, known)
 
 
-def _check_outputs(graph: onnx.GraphProto, made: set[str], known: set[str]) -> None:
+def _check_outputs(graph: onnx.GraphProto, known: set[str]) -> None:
     names = [o.name for o in graph.output]
     for name in names:
         if name not in known:
             raise ModelError(f"the model's output {name!r} is made by no node")
-        if name not in made:
-            raise ModelError(f"the model's output {name!r} is an input or initializer; add an Identity node for it")
         if names.count(name) > 1:
             raise ModelError(f"the model names its output {name!r} twice")
 
 
-def _initializers(graph: onnx.GraphProto, builder: Builder, folder: pathlib.Path | None) -> dict[str, Value]:
+def _initializers(graph: onnx.GraphProto, folder: pathlib.Path | None) -> dict[str, Array]:
     if graph.sparse_initializer:
         names = ", ".join(repr(t.values.name) for t in graph.sparse_initializer)
         raise UnsupportedOperatorError(f"the model keeps sparse initializers, which is not supported: {names}")
-    values: dict[str, Value] = {}
+    arrays: dict[str, Array] = {}
     for tensor in graph.initializer:
-        if not tensor.name or tensor.name in values:
+        if not tensor.name or tensor.name in arrays:
             raise ModelError(f"the model has two initializers called {tensor.name!r}, or one without a name")
-        array = to_array(tensor, folder, f"initializer {tensor.name!r}")
-        value = builder.constant(array, tensor.name)
-        values[tensor.name] = value
-    return values
+        arrays[tensor.name] = to_array(tensor, folder, f"initializer {tensor.name!r}")
+    return arrays
 
 
 def _inputs(graph: onnx.GraphProto, builder: Builder, options: Options, constants: set[str]) -> dict[str, Value]:

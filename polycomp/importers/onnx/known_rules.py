@@ -182,7 +182,7 @@ def _gather(site: Site, arrays: Sequence[Array]) -> Value | None:
     data, indices = arrays
     axis = site.axis(site.integer("axis", 0), data.ndim)
     size = data.shape[axis] if data.ndim else 0
-    if is_symbolic(indices) or not np.all((indices >= -size) & (indices < size)):
+    if not np.issubdtype(indices.dtype, np.integer) or not np.all((indices >= -size) & (indices < size)):
         return None
     return site.known(_as_array(np.take(data, indices, axis)), site.input().dtype)
 

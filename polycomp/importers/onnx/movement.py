@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from polycomp.dtypes import DType
-from polycomp.errors import ModelError, ShapeError
+from polycomp.errors import DTypeError, ModelError, ShapeError
 from polycomp.expr import Expr, Var, bounds, maximum, minimum, wrap
 from polycomp.importers.onnx.builder import Value
 from polycomp.importers.onnx.known import is_symbolic
@@ -132,6 +132,8 @@ def _clamped(site: Site, index: Dim, dim: Dim) -> Dim:
 def _gather(site: Site) -> Sequence[Value]:
     """A constant scalar index is a slice: its address is then known."""
     x, indices = site.input(0), site.input(1)
+    if not indices.dtype.is_integer:
+        raise DTypeError(f"{site.where} has indices of type {indices.dtype.value}; they must be integers")
     axis = site.axis(site.integer("axis", 0), x.rank)
     size = x.shape[axis] if x.rank else 0
     index = indices.known

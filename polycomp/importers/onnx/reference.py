@@ -12,14 +12,16 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from polycomp.errors import ModelError
+from polycomp.importers.onnx.names import node_names
 from polycomp.importers.onnx.reader import ModelLike, load_model
+from polycomp.importers.onnx.reference_ops import corrections
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelNode:
-    """A node of the model itself: its name (or operator and position), operator, and the values it makes."""
+    """A node of the model itself: its name (see :func:`node_names`), operator, and the values it makes."""
 
     name: str
     op: str
@@ -34,11 +36,13 @@ class ReferenceModel:
     outputs: tuple[str, ...]
     proto: onnx.ModelProto
     exposed: onnx.ModelProto
+    opset: int
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Every tensor of the model for ``inputs``, as the reference implementation computes it."""
         try:
-            values: Any = ReferenceEvaluator(self.proto).run(None, dict(inputs), intermediate=True)
+            evaluator = ReferenceEvaluator(self.proto, new_ops=list(corrections(self.opset)))
+            values: Any = evaluator.run(None, dict(inputs), intermediate=True)
         except Exception as error:
             raise ModelError(f"the ONNX reference implementation cannot run this model: {error}") from error
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
@@ -52,11 +56,11 @@ def read_reference(model: ModelLike) -> ReferenceModel:
     if loaded.folder is not None:
         onnx.load_external_data_for_model(proto, str(pathlib.Path(loaded.folder)))
     nodes = tuple(
-        ModelNode(node.name or f"{node.op_type}_{position}", node.op_type, tuple(o for o in node.output if o))
-        for position, node in enumerate(proto.graph.node)
+        ModelNode(name, node.op_type, tuple(o for o in node.output if o))
+        for name, node in zip(node_names(proto.graph.node), proto.graph.node, strict=True)
     )
     outputs = tuple(o.name for o in proto.graph.output)
-    return ReferenceModel(nodes, outputs, proto, _expose(proto, nodes))
+    return ReferenceModel(nodes, outputs, proto, _expose(proto, nodes), loaded.opset)
 
 
 def _expose(proto: onnx.ModelProto, nodes: tuple[ModelNode, ...]) -> onnx.ModelProto:
