@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import click
 
@@ -23,15 +24,16 @@ def commands() -> str:
 def _command(command: click.Command, context: click.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     text = inspect.cleandoc(command.help or "").replace("\b\n", "")
-    rows = [_row(p, context) for p in command.get_params(context) if isinstance(p, click.Option)]
-    table = "\n".join(["| option | what it does |", "|---|---|", *rows])
+    options = [p for p in command.get_params(context) if isinstance(p, click.Option) and p.name != "help"]
+    table = "\n".join(["| option | what it does |", "|---|---|", *(_row(o, context) for o in options)])
     return f"## polycomp {context.info_name}\n\n```text\n{usage}\n```\n\n{text}\n\n{table}"
 
 
 def _row(option: click.Option, context: click.Context) -> str:
     record = option.get_help_record(context)
     assert record is not None
-    return f"| `{_cell(record[0])}` | {_cell(record[1])} |"
+    name, meaning = record[0].replace("INTEGER RANGE", "N"), re.sub(r"  \[x[<>]=?\d+\]", "", record[1])
+    return f"| `{_cell(name)}` | {_cell(meaning)} |"
 
 
 def _cell(text: str) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import onnx
 import onnx.defs
+from onnx import helper
 
 from polycomp.importers.onnx.importer import HANDLERS
 from polycomp.ops import operators
@@ -28,8 +30,37 @@ def onnx_operators() -> str:
 def _how(name: str, schema: onnx.defs.OpSchema) -> str:
     if name in HANDLERS:
         return "yes"
-    has_body = schema.has_function or schema.has_context_dependent_function
-    return "through its definition by other operators" if has_body else "—"
+    return "by definition" if _is_expandable(schema) else "—"
+
+
+def _is_expandable(schema: onnx.defs.OpSchema) -> bool:
+    """Whether ONNX defines the operator by others that can be compiled."""
+    definition = _definition(schema)
+    if definition is None:
+        return False
+    newest = onnx.defs.onnx_opset_version()
+    used = {node.op_type for node in definition.node} - set(HANDLERS)
+    return all(_is_expandable(onnx.defs.get_schema(op, newest, "")) for op in used)
+
+
+def _definition(schema: onnx.defs.OpSchema) -> onnx.FunctionProto | None:
+    """The operator's definition by others; where that depends on types, float32's (empty if ONNX must know more)."""
+    if schema.has_function:  # type: ignore[attr-defined]
+        return schema.function_body
+    if not schema.has_context_dependent_function:  # type: ignore[attr-defined]
+        return None
+    names = [f"i{position}" for position in range(schema.min_input)]
+    node = helper.make_node(schema.name, names, [f"o{position}" for position in range(max(1, schema.min_output))])
+    kind = helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, (2, 3, 4, 5)).SerializeToString()
+    try:
+        data = schema.get_context_dependent_function(  # type: ignore[attr-defined]
+            node.SerializeToString(), [kind] * len(names)
+        )
+    except ValueError:  # the definition is made from a subgraph
+        return None
+    definition = onnx.FunctionProto()
+    definition.ParseFromString(data)
+    return definition
 
 
 def _limits(name: str) -> str:

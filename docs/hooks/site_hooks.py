@@ -20,6 +20,7 @@ from mkdocs.exceptions import PluginError
 GENERATORS: Mapping[str, Callable[..., str]] = MappingProxyType(
     {
         "commands": command_pages.commands,
+        "mistakes": error_pages.mistakes,
         "error_classes": error_pages.error_classes,
         "onnx_operators": operator_pages.onnx_operators,
         "canonical_operators": operator_pages.canonical_operators,
@@ -35,6 +36,9 @@ GENERATORS: Mapping[str, Callable[..., str]] = MappingProxyType(
 _DIRECTIVE = re.compile(r"^\{\{ (\w+)((?: [\w.:]+)*) \}\}$", re.MULTILINE)
 
 
+_FOREIGN = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"(https?://[^\"]+)")
+
+
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """mkdocs' hook: the page's Markdown with all directives expanded."""
 
@@ -44,3 +48,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return GENERATORS[match[1]](*match[2].split())
 
     return _DIRECTIVE.sub(expand, markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """mkdocs' hook: raises when a page needs something from the network."""
+    foreign = _FOREIGN.search(output)
+    if foreign:
+        raise PluginError(f"{page.file.src_uri}: the page loads {foreign[1]} from the network")
+    return output
