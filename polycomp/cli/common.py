@@ -14,6 +14,8 @@ from rich.console import Console
 from polycomp.options import Options
 from polycomp.target import parse_target
 
+_DIGITS = 6  # of a kernel's digest
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -66,7 +68,14 @@ def make_options(target: str, threads: int, shapes: dict[str, tuple[int, ...]], 
 @functools.cache
 def stdout() -> Console:
     """Where results are written; as wide as they are when nobody looks, so that no number is cut."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
+    # No markup: names of nodes and shapes hold square brackets.
+    return Console(
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if sys.stdout.isatty() else 160,
+        soft_wrap=not sys.stdout.isatty(),
+    )
 
 
 def bytes_text(size: float) -> str:
@@ -82,6 +91,12 @@ def seconds_text(seconds: float) -> str:
     """A time for people, to three digits: ``1.23 ms``."""
     unit, scale = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
     return f"{seconds * scale:.3g} {unit}"
+
+
+def kernel_text(symbol: str) -> str:
+    """A kernel's name with the beginning of its digest, which is enough to tell it from others."""
+    stem, _, digest = symbol.rpartition("_")
+    return f"{stem}_{digest[:_DIGITS]}" if stem else symbol
 
 
 def shape_text(shape: Sequence[object]) -> str:

@@ -42,7 +42,8 @@ def command(
     with Display(print_after) as display:
         compiled = compile_model(model, make_options(**settings), display)
         compiled.save(path)
-    click.echo(f"{path}: {summary(compiled.manifest)}; compiled in {seconds_text(time.perf_counter() - begin)}")
+    how = "found in the cache" if compiled.file is not None else "compiled"
+    click.echo(f"{path}: {summary(compiled.manifest)}; {how} in {seconds_text(time.perf_counter() - begin)}")
 
 
 def summary(manifest: Manifest) -> str:

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from polycomp.cli.common import count_text, parse_files, seconds_text, shape_option, shape_text, stdout
+from polycomp.cli.common import count_text, kernel_text, parse_files, seconds_text, shape_option, shape_text, stdout
 from polycomp.cli.inputs import random_inputs, read_array
 from polycomp.driver.files import write_file
 from polycomp.errors import ModuleFileError
@@ -113,7 +113,7 @@ def _show_profile(module: Module, feeds: dict[str, Array]) -> None:
     for heading in ("time", "share", "GFLOP/s", "GB/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("kernel", no_wrap=True)
-    table.add_column("nodes")
+    table.add_column("model nodes")
     for profile in sorted(best, key=lambda p: -p.nanoseconds):
         table.add_row(*_profile_row(profile, max(total, 1)))
     stdout().print(table)
@@ -124,8 +124,8 @@ def _profile_row(profile: StepProfile, total: int) -> tuple[str, ...]:
     return (
         seconds_text(profile.nanoseconds * 1e-9),
         f"{profile.nanoseconds / total:.1%}",
-        f"{profile.flops / time_taken:.1f}",
+        f"{profile.flops / time_taken:.1f}" if profile.flops else "-",
         f"{profile.bytes / time_taken:.1f}",
-        profile.symbol,
+        kernel_text(profile.symbol),
         ", ".join(profile.sources),
     )

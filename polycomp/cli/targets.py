@@ -20,16 +20,20 @@ def command() -> None:
     try:
         host = host_target()
     except TargetError as error:
-        click.echo(f"cpu            not available: {error}")
+        _row("cpu", f"not available: {error}")
     else:
-        click.echo(f"cpu            this machine: {_describe(host)}")
-        click.echo(f"               features {' '.join(host.features)}")
-    click.echo(f"x86_64-linux-gnu    {_describe(parse_target('x86_64-linux-gnu'))}")
-    click.echo("                    add ,features=avx2+fma or ,features=avx512f+... to choose the instructions")
+        _row("cpu", f"this machine: {_describe(host)}")
+        _row("", f"features {' '.join(host.features)}")
+    _row("x86_64-linux-gnu", _describe(parse_target("x86_64-linux-gnu")))
+    _row("", "add ,features=avx2+fma or ,features=avx512f+... to choose the instructions")
     for name, purpose in _NEEDED.items():
-        click.echo(f"{name:<14} {_state(name, f'needed for {purpose}')}")
+        _row(name, _state(name, f"needed for {purpose}"))
     for name, purpose in _OPTIONAL.items():
-        click.echo(f"{name:<14} {_state(name, f'optional, for {purpose}')}")
+        _row(name, _state(name, f"optional, for {purpose}"))
+
+
+def _row(name: str, text: str) -> None:
+    click.echo(f"{name:<18}{text}")
 
 
 def _describe(target: Target) -> str:

@@ -6,8 +6,10 @@ from collections import Counter
 from typing import Any
 
 from polycomp.driver.lower import Lowered
+from polycomp.driver.manifest import dimension
 from polycomp.driver.memory import Lifetime
 from polycomp.driver.program import Layout
+from polycomp.driver.work import known
 from polycomp.graph.ir import Graph
 from polycomp.te import Dim
 
@@ -17,7 +19,11 @@ def module_metadata(imported: Graph, lowered: Lowered, layout: Layout) -> dict[s
     symbols = {output: call.symbol for call in lowered.calls for output in call.outputs}
     kernel_of = {n.name: symbols.get(g.outputs[0], "") for g in lowered.graph.groups for n in g.nodes}
     types = lowered.graph.types
+    total: Dim = 0
+    for call in lowered.calls:
+        total = known(total + call.flops)
     return {
+        "flops": dimension(total),
         "operators": dict(Counter(node.op for node in imported.nodes).most_common()),
         "nodes": [
             {"name": n.name, "op": n.op, "type": str(types[n.outputs[0]]), "kernel": kernel_of.get(n.name, "")}
@@ -29,4 +35,4 @@ def module_metadata(imported: Graph, lowered: Lowered, layout: Layout) -> dict[s
 
 def _memory_entry(tensor: Lifetime, offset: Dim) -> dict[str, Any]:
     steps = [tensor.first, tensor.last]
-    return {"value": tensor.name, "bytes": str(tensor.bytes), "offset": str(offset), "steps": steps}
+    return {"value": tensor.name, "bytes": dimension(tensor.bytes), "offset": dimension(offset), "steps": steps}

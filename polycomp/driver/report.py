@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ def _summary(manifest: Manifest) -> Section:
         ("outputs", _tensors(manifest.outputs)),
         ("open sizes", sizes or "none"),
         ("steps", f"{len(manifest.steps)} calls of {len({s.symbol for s in manifest.steps})} kernels"),
-        ("floating-point operations", _total([s.flops for s in manifest.steps])),
+        ("floating-point operations", _number(manifest.metadata.get("flops", 0))),
         ("weights", f"{manifest.weight_bytes:,} bytes"),
         ("arena", f"{_number(manifest.arena_bytes)} bytes"),
     ]
@@ -95,20 +96,20 @@ def _kernel_row(symbol: str, calls: Sequence[StepSpec]) -> tuple[str, ...]:
 
 def _memory(tensors: Sequence[Mapping[str, Any]]) -> Section:
     ordered = sorted(tensors, key=lambda t: (t["steps"], t["value"]))
-    rows = tuple((t["value"], t["bytes"], t["offset"], f"{t['steps'][0]}-{t['steps'][1]}") for t in ordered)
+    rows = tuple(
+        (t["value"], _number(t["bytes"]), _number(t["offset"]), f"{t['steps'][0]}-{t['steps'][1]}") for t in ordered
+    )
     return Section(
         "Memory plan of the arena", ("value", "bytes", "offset", "alive in steps"), rows, ("bytes", "offset")
     )
 
 
 def _total(dims: Sequence[Dimension]) -> str:
-    """The sum of the known ones, and a plus where others depend on open sizes."""
+    """The sum of the known ones, and the others as often as they occur."""
     known = sum(d for d in dims if isinstance(d, int))
-    open_ones = [d for d in dims if not isinstance(d, int)]
-    if not open_ones:
-        return _number(known)
-    text = " + ".join(dict.fromkeys(_number(d) for d in open_ones)) if len(open_ones) == 1 else "more by open sizes"
-    return f"{_number(known)} + {text}" if known else text
+    counts = Counter(_number(d) for d in dims if not isinstance(d, int))
+    terms = [f"{count} * ({text})" if count > 1 else text for text, count in counts.items()]
+    return " + ".join([_number(known), *terms] if known or not terms else terms)
 
 
 def _number(dim: Dimension) -> str:

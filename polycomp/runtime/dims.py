@@ -47,6 +47,8 @@ _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "floordiv": "//", "floormod": "%", "and": "&", "or": "|", "xor": "^",
     "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
 }  # fmt: skip
+_BINDING = [{"mul", "floordiv", "floormod"}, {"add", "sub"}, {"and"}, {"xor"}, {"or"}]
+"""Operations that bind more strongly than the next ones; comparisons come last."""
 
 OPERATIONS = frozenset(_OPERATIONS)
 
@@ -71,10 +73,29 @@ def to_text(dim: Dimension) -> int | str:
     """An int as itself, anything else as readable text."""
     if isinstance(dim, int | str):
         return dim
-    operands = [str(to_text(d)) for d in dim[1:]]
-    if dim[0] in _INFIX:
-        return f"({operands[0]} {_INFIX[dim[0]]} {operands[1]})"
-    return f"{dim[0]}({', '.join(operands)})"
+    operation, *operands = dim
+    if operation not in _INFIX:
+        return f"{operation}({', '.join(str(to_text(d)) for d in operands)})"
+    left, right = operands
+    # Chains of one operation read from the left; only sums and products may be regrouped.
+    loose = _looseness(dim) + (operation in ("add", "mul") and _operation(right) == operation)
+    return f"{_operand(left, _looseness(dim) + 1)} {_INFIX[operation]} {_operand(right, loose)}"
+
+
+def _operand(dim: Dimension, limit: int) -> str:
+    """The text of an operand, in brackets unless it binds more strongly than ``limit``."""
+    return f"({to_text(dim)})" if _looseness(dim) >= limit else str(to_text(dim))
+
+
+def _looseness(dim: Dimension) -> int:
+    operation = _operation(dim)
+    if operation not in _INFIX:
+        return -1
+    return next((level for level, names in enumerate(_BINDING) if operation in names), len(_BINDING))
+
+
+def _operation(dim: Dimension) -> str:
+    return str(dim[0]) if isinstance(dim, list) else ""
 
 
 def check(dim: Dimension, symbols: frozenset[str]) -> Dimension:

@@ -94,8 +94,11 @@ def test_three_ways_agree(expression):
 def test_dimension_text():
     assert dims.to_text(7) == 7
     assert dims.to_text("N") == "N"
-    assert dims.to_text(dimension(M * 2 + N // 4)) == "((M * 2) + (N // 4))"
-    assert dims.to_text(dimension(Select(M < N, M, N % const(8)))) == "select((M < N), M, (N % 8))"
+    assert dims.to_text(dimension(M * 2 + N // 4)) == "M * 2 + N // 4"
+    assert dims.to_text(["mul", ["add", "M", 1], ["mul", "N", 2]]) == "(M + 1) * N * 2"
+    assert dims.to_text(["sub", "M", ["sub", "N", ["floordiv", 8, ["mul", "M", "N"]]]]) == "M - (N - 8 // (M * N))"
+    assert dims.to_text(["mul", ["floordiv", "M", 2], ["floordiv", "N", 2]]) == "M // 2 * (N // 2)"
+    assert dims.to_text(dimension(Select(M < N, M, N % const(8)))) == "select(M < N, M, N % 8)"
 
 
 def test_sizes_that_are_not_integer_arithmetic():
