@@ -8,14 +8,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polycomp.api import Module, compile, load
     from polycomp.errors import PolycompError
-    from polycomp.expr import cast, maximum, minimum, select, unary
+    from polycomp.expr import cast, select, unary
     from polycomp.functions import jit
     from polycomp.native import NativeFunction, build
     from polycomp.schedules import Schedule, Trace
     from polycomp.te import all, any, compute, max, min, placeholder, prod, recurrence, reduce_axis, size, sum
     from polycomp.tracing import Tensor
+    from polycomp.tracing.functions import *  # noqa: F403
 
 __version__ = "0.1.0"
+
+_FUNCTIONS = (
+    "abs", "all", "any", "arange", "argmax", "argmin", "attention", "average_pool", "batch_norm", "broadcast_to",
+    "ceil", "clip", "concatenate", "conv", "conv_transpose", "cos", "cosh", "cumsum", "dot", "einsum", "elu", "erf",
+    "exp", "expand_dims", "expm1", "flip", "floor", "full", "full_like", "gelu", "global_average_pool",
+    "global_max_pool", "group_norm", "hard_swish", "instance_norm", "layer_norm", "leaky_relu", "log", "log1p",
+    "log2", "log_softmax", "logsumexp", "matmul", "max", "max_pool", "maximum", "mean", "min", "minimum", "mish",
+    "moveaxis", "one_hot", "ones", "ones_like", "pad", "power", "prod", "relu", "repeat", "reshape", "rms_norm",
+    "roll", "sigmoid", "silu", "sin", "sinh", "softmax", "softplus", "split", "sqrt", "squeeze", "stack", "std",
+    "sum", "swapaxes", "take", "take_along_axis", "tan", "tanh", "tensordot", "tile", "transpose", "var", "where",
+    "zeros", "zeros_like",
+)  # fmt: skip
+"""On arrays while tracing; some build expressions of the schedule language too."""
 __all__ = [
     "Module",
     "NativeFunction",
@@ -24,26 +38,19 @@ __all__ = [
     "Tensor",
     "Trace",
     "__version__",
-    "all",
-    "any",
     "build",
     "cast",
     "compile",
     "compute",
     "jit",
     "load",
-    "max",
-    "maximum",
-    "min",
-    "minimum",
     "placeholder",
-    "prod",
     "recurrence",
     "reduce_axis",
     "select",
     "size",
-    "sum",
     "unary",
+    *_FUNCTIONS,
 ]
 
 # Names are looked up on first use (PEP 562), so that importing polycomp costs nothing that is not used.

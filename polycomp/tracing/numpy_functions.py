@@ -123,7 +123,7 @@ def round_to(x: Tensor, decimals: int = 0) -> Tensor:
 
 def full_like(x: Tensor, value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
     """A tensor of one number."""
-    return shaping.full(x, x.shape if shape is None else shape, value, dtype or x.dtype)
+    return shaping.full(x.trace, x.shape if shape is None else shape, value, dtype or x.dtype)
 
 
 def zeros_like(x: Tensor, dtype: Any = None, shape: Any = None) -> Tensor:

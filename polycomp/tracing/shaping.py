@@ -19,6 +19,7 @@ from polycomp.tracing.value import where
 
 if TYPE_CHECKING:
     from polycomp.tracing.tensor import Tensor
+    from polycomp.tracing.trace import Trace
 
 
 def axis_number(axis: Any, rank: int) -> int:
@@ -242,7 +243,7 @@ def triangle(x: Tensor, k: int, upper: bool) -> Tensor:
     return emit("Trilu", x, k=int(k), upper=int(upper))
 
 
-def full(near: Tensor, shape: Any, value: Any, dtype: Any) -> Tensor:
-    """A tensor of one number, in the trace of ``near``."""
-    number = as_tensor(near.trace, value, np.dtype(dtype))
+def full(trace: Trace, shape: Any, value: Any, dtype: Any) -> Tensor:
+    """A tensor of one number."""
+    number = as_tensor(trace, value, np.dtype(dtype))
     return emit("Expand", number, shape=dims_of(shape))
