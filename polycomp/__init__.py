@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from polycomp.functions import jit
     from polycomp.native import NativeFunction, build
     from polycomp.schedules import Schedule, Trace
-    from polycomp.te import all, any, compute, max, min, placeholder, prod, recurrence, reduce_axis, size, sum
+    from polycomp.te import compute, placeholder, recurrence, reduce_axis, size
     from polycomp.tracing import Tensor
     from polycomp.tracing.functions import *  # noqa: F403
 
@@ -63,9 +63,9 @@ _HOMES = {
     "PolycompError": "polycomp.errors",
     **dict.fromkeys(["Schedule", "Trace"], "polycomp.schedules"),
     **dict.fromkeys(["NativeFunction", "build"], "polycomp.native"),
-    **dict.fromkeys(["all", "any", "compute", "max", "min", "placeholder", "prod", "reduce_axis"], "polycomp.te"),
-    **dict.fromkeys(["recurrence", "size", "sum"], "polycomp.te"),
-    **dict.fromkeys(["cast", "maximum", "minimum", "select", "unary"], "polycomp.expr"),
+    **dict.fromkeys(["compute", "placeholder", "recurrence", "reduce_axis", "size"], "polycomp.te"),
+    **dict.fromkeys(["cast", "select", "unary"], "polycomp.expr"),
+    **dict.fromkeys(_FUNCTIONS, "polycomp.tracing.functions"),
 }
 
 
