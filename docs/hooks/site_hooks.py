@@ -13,6 +13,7 @@ from typing import Any
 
 import command_pages
 import error_pages
+import example_pages
 import operator_pages
 import python_pages
 from mkdocs.exceptions import PluginError
@@ -20,6 +21,7 @@ from mkdocs.exceptions import PluginError
 GENERATORS: Mapping[str, Callable[..., str]] = MappingProxyType(
     {
         "commands": command_pages.commands,
+        "examples": example_pages.examples,
         "mistakes": error_pages.mistakes,
         "error_classes": error_pages.error_classes,
         "onnx_operators": operator_pages.onnx_operators,
