@@ -15,7 +15,7 @@ from polycomp.driver.link import build_module
 from polycomp.driver.manifest import ModuleInfo
 from polycomp.driver.work import flops, moved_bytes
 from polycomp.errors import BuildError, InputError
-from polycomp.expr import Interval, Var
+from polycomp.expr import Interval, Var, wrap
 from polycomp.graph.ir import Symbol, TensorType
 from polycomp.loops import LoopNest, lower_kernel
 from polycomp.loops.lower import identifier
@@ -25,6 +25,7 @@ from polycomp.poly.kernel import Kernel
 from polycomp.runtime import Module, load_parts
 from polycomp.runtime.image import ModuleParts
 from polycomp.schedules import Schedule
+from polycomp.schedules.notation import notation
 from polycomp.target import Target, parse_target
 from polycomp.te import Tensor
 
@@ -70,7 +71,7 @@ def _check_sizes(kernel: Kernel) -> None:
 
 
 def _shape_text(tensor: Tensor) -> str:
-    return f"{tensor.name}[{', '.join(map(str, tensor.shape))}]"
+    return f"{tensor.name}[{', '.join(notation(wrap(d)) for d in tensor.shape)}]"
 
 
 class NativeFunction:

@@ -31,9 +31,9 @@ TensorLike = Tensor | str
 """A tensor, or its name."""
 
 
-def name_of(what: LoopLike | TensorLike) -> str:
-    """The name of a loop or tensor."""
-    return what if isinstance(what, str) else what.name
+def name_of(what: object) -> str:
+    """The name of a loop or tensor, or the text of what is none."""
+    return what if isinstance(what, str) else str(getattr(what, "name", what))
 
 
 def quoted(names: Iterable[str]) -> str:

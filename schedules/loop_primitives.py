@@ -87,6 +87,9 @@ class LoopPrimitives(ScheduleState):
                         for k in range(3):
                             c[io*2 + ii, jo*3 + ji] += a[io*2 + ii, k] * b[k, jo*3 + ji]
         """
+        names = [name_of(loop) for loop, _ in loops_and_factors]
+        if len(set(names)) != len(names):
+            raise NestingError(f"tile was given a loop twice: {quoted(names)}")
         pairs = [self.split(loop, factor) for loop, factor in loops_and_factors]
         outers, inners = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
         self.reorder(*outers, *inners)

@@ -28,6 +28,8 @@ from polycomp.poly.bounds import required_region
 from polycomp.poly.kernel import Kernel, Statement
 from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node, Scope, walk
 from polycomp.schedules import stages
+from polycomp.schedules.handles import quoted
+from polycomp.schedules.notation import notation
 from polycomp.schedules.rewrite import (
     Nodes,
     loop_names,
@@ -88,7 +90,7 @@ def _chain(top: Loop, wanted: frozenset[Var]) -> tuple[list[_Level], Nodes]:
             what = "storage" if isinstance(last, Allocate) else "a statement"
             raise NestingError(
                 f"reorder: {what} stands between loop {node.var.name!r} and "
-                f"{', '.join(sorted(v.name for v in remaining))}; reorder before computing a stage there"
+                f"{quoted(sorted(v.name for v in remaining))}; reorder before computing a stage there"
             )
         levels.append(_Level(node, tuple(before)))
         node = last
@@ -99,7 +101,7 @@ def _check_extents(loops: Sequence[Loop]) -> None:
         later = {x.var for x in loops[index:]}
         needed = free_vars(wrap(loop.extent)) & later
         if needed:
-            names = ", ".join(sorted(v.name for v in needed))
+            names = quoted(sorted(v.name for v in needed))
             raise NestingError(
                 f"reorder: the extent of loop {loop.var.name!r} depends on {names}, which must stay outside"
             )
@@ -144,6 +146,10 @@ def compute_at(
     found = stages.statements_for(kernel, tensor)
     if tensor in kernel.outputs:
         raise PlacementError(f"compute_at of {tensor.name!r}: it is an output of the kernel and must be stored whole")
+    if tensor.is_recurrence:
+        raise PlacementError(
+            f"compute_at of {tensor.name!r}: it is defined by elements of itself, so it is stored whole"
+        )
     tree = stages.without_storage(remove_statements(kernel.tree, frozenset(s.name for s in found)), tensor)
     path = path_to_loop(tree, loop)
     if path is None:
@@ -162,7 +168,10 @@ def compute_at(
     stage = _stage_over_region(found, region, ranges, taken, frozenset() if overcompute else beyond)
     origin, shape = tuple(o for o, _ in region), tuple(e for _, e in region)
     if scope is Scope.REGISTER and not all(isinstance(e, int) for e in shape):
-        raise PlacementError(f"compute_at of {tensor.name!r} in registers: its tile {shape} is not of constant size")
+        extents = ", ".join(notation(wrap(e)) for e in shape)
+        raise PlacementError(
+            f"compute_at of {tensor.name!r} in registers: its tile [{extents}] is not of constant size"
+        )
     using = frozenset(s.name for s in kernel.statements.values() if stages.reads(s, tensor) and s.tensor is not tensor)
 
     def insert(old: Loop) -> Nodes:

@@ -28,7 +28,8 @@ def prove_kernel(kernel: Kernel, what: str) -> None:
     """Raise :class:`IllegalScheduleError` unless the kernel computes what its tensors say; ``what`` it is."""
     violation = verify_kernel(kernel).violation
     if violation is not None:
-        raise refusal(f"{what} is illegal", violation, [violation.remedy] if violation.remedy else [])
+        remedy = _order(kernel, violation) or violation.remedy
+        raise refusal(f"{what} is illegal", violation, [remedy] if remedy else [])
 
 
 def refusal(head: str, violation: Violation, remedies: list[str]) -> IllegalScheduleError:
@@ -52,9 +53,10 @@ def _for_races(step: Step, before: Kernel, violation: Violation) -> Iterator[str
     """Other loops of the same nest that may be marked so, and a buffer or partial result for each iteration."""
     loop = path_to_loop(before.tree, _loop_named(before, step.operands[0]).var)
     assert loop is not None
-    legal = [repr(name) for name in _nest_names(before, loop[-1]) if _is_legal(before, name, _KINDS[step.primitive])]
+    legal = [n for n in _nest_names(before, loop[-1]) if _is_legal(before, n, _KINDS[step.primitive])]
     if legal:
-        yield f"{step.primitive} of {' or '.join(legal)} is legal"
+        calls = " and ".join(f"{step.primitive}({name!r})" for name in legal)
+        yield f"{calls} {'is' if len(legal) == 1 else 'are'} legal"
     name = violation.source.split("[")[0]
     statement = before.statements.get(name)
     if statement is not None and statement.reduce:

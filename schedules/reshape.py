@@ -9,6 +9,7 @@ from polycomp.errors import ExtentError, FactorError, NestingError
 from polycomp.expr import Expr, Interval, Var, compare, const, free_vars, prove, simplify, wrap
 from polycomp.poly.tree import Leaf, Loop, Node, walk
 from polycomp.schedules import stages
+from polycomp.schedules.notation import notation
 from polycomp.schedules.rewrite import Nodes, as_dim, loop_range, path_to_loop, replace_loop, substitute_loops
 
 Ranges = Mapping[Var, Interval]
@@ -37,8 +38,10 @@ def skewed(outer: Loop, inner: Var, factor: int, new: Var, ranges: Ranges) -> No
     between = {n.var for n in path if isinstance(n, Loop)}
     node = path[-1]
     assert isinstance(node, Loop)
-    if free_vars(wrap(node.extent)) & between:
-        raise ExtentError(f"skew of loop {inner.name!r}: its extent {node.extent} depends on the loops around it")
+    if not isinstance(node.extent, int) and free_vars(node.extent) & between:
+        raise ExtentError(
+            f"skew of loop {inner.name!r}: its extent {notation(node.extent)} depends on the loops around it"
+        )
     distance: Expr = outer.var * factor if factor > 0 else (wrap(outer.extent) - 1 - outer.var) * -factor
     extent = as_dim(simplify(wrap(node.extent) + (wrap(outer.extent) - 1) * abs(factor), ranges))
     inside = {**ranges, outer.var: loop_range(outer.extent, ranges), new: loop_range(extent, ranges)}

@@ -14,7 +14,7 @@ from typing import Any
 from polycomp.errors import ExpressionError, IllegalScheduleError, ScheduleError
 from polycomp.expr import Interval, Var, const, free_vars, wrap
 from polycomp.poly.kernel import Kernel, Statement, statements_of
-from polycomp.poly.legality import ViolationKind, explain, verify_kernel
+from polycomp.poly.legality import ViolationKind, verify_kernel
 from polycomp.poly.tree import Allocate, Node, Scope
 from polycomp.schedules import placement, stages
 from polycomp.schedules.handles import LoopLike, LoopRef, TensorLike, quoted, suggestion
@@ -167,8 +167,9 @@ class Schedule(LoopPrimitives, StagePrimitives):
         step = Step(primitive, tuple(map(recorded, operands)), {k: recorded(v) for k, v in options.items()})
         trial = self.copy()
         trial.check = True
+        apply = trial._method(primitive)
         try:
-            trial._method(primitive)(*operands, **options)
+            apply(*operands, **options)
         except IllegalScheduleError as error:
             return Explanation(False, str(error), error.source, error.target, error.remedy)
         except ScheduleError as error:
@@ -232,7 +233,7 @@ PRIMITIVES = frozenset(
 
 
 def _outputs(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    made = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    made = tuple(outputs) if isinstance(outputs, list | tuple) else (outputs,)
     for tensor in made:
         if not isinstance(tensor, Tensor):
             raise ScheduleError(f"a schedule is made of tensors, not of a {type(tensor).__name__}")
@@ -247,4 +248,7 @@ def _check_definition(kernel: Kernel) -> None:
     """Refuse tensors that are not well defined, such as ones that read outside of another."""
     violation = verify_kernel(kernel).violation
     if violation is not None and violation.kind is not ViolationKind.UNKNOWN:
-        raise ExpressionError(f"the tensors are not well defined: {explain(violation)}")
+        hint = (
+            "; guard such a read: select(condition, inside, outside)" if violation.kind is ViolationKind.BOUNDS else ""
+        )
+        raise ExpressionError(f"the tensors are not well defined: {violation.message}{hint}")

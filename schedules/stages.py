@@ -260,7 +260,8 @@ def rfactor(kernel: Kernel, tensor: Tensor, axis: int, factor: int, taken: set[s
         raise PlacementError(f"rfactor of {tensor.name!r}: it is not a reduction")
     reduced = update.iters[tensor.rank :]
     if not 0 <= axis < len(reduced):
-        raise FactorError(f"rfactor of {tensor.name!r}: it has {len(reduced)} reduction axes, not one numbered {axis}")
+        names = ", ".join(f"{i} ({a.name})" for i, a in enumerate(reduced))
+        raise FactorError(f"rfactor of {tensor.name!r}: there is no reduction axis {axis}; there are {names}")
     partial = _partial_results(tensor, update, reduced, axis, factor, fresh_tensor_name(kernel, f"{tensor.name}.rf"))
     lane = Axis(f"{reduced[axis].name}.lane", DType.INT64, factor)
     rest = dataclasses.replace(update, iters=(*tensor.axes, lane), value=Load(partial, (*tensor.axes, lane)))

@@ -164,7 +164,7 @@ class ScheduleState:
 
     def _path(self, loop: LoopLike) -> tuple[Node, ...]:
         if not isinstance(loop, LoopRef | str):
-            raise UnknownLoopError(f"a loop is given by its handle or its name, not by a {type(loop).__name__}")
+            raise UnknownLoopError(f"a loop is given by its handle or its name, not by {loop!r}")
         var = Var(loop) if isinstance(loop, str) else loop.var
         path = path_to_loop(self.tree, var)
         if path is None:

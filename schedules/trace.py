@@ -57,7 +57,7 @@ class Trace:
     def from_json(cls, text: str) -> Trace:
         """Read :meth:`to_json`'s text back. Raises :class:`TraceError` when it is not well formed."""
         try:
-            steps = tuple(_step(*entry) for entry in json.loads(text))
+            steps = tuple(_step(entry) for entry in json.loads(text))
         except (TypeError, ValueError) as error:
             raise TraceError(f"this is no trace as Trace.to_json writes it: {error}") from error
         return cls(steps)
@@ -71,9 +71,11 @@ class Trace:
                 raise TraceError(f"step {number} of the trace, {step}, does not fit this schedule: {error}") from error
 
 
-def _step(primitive: str, operands: list[Any], options: dict[str, Any]) -> Step:
-    if not isinstance(primitive, str) or not isinstance(operands, list) or not isinstance(options, dict):
-        raise TypeError("a step is a name, a list and an object")
+def _step(entry: Any) -> Step:
+    kinds = tuple(map(type, entry)) if isinstance(entry, list) else ()
+    if kinds != (str, list, dict):
+        raise TypeError(f"{entry!r} is not [primitive, operands, options]")
+    primitive, operands, options = entry
     return Step(primitive, tuple(_tuples(o) for o in operands), options)
 
 

@@ -65,10 +65,10 @@ class Expr:
         return _arith("mul", other, self)
 
     def __truediv__(self, other: ExprLike) -> Expr:
-        return _arith("div", self, other)
+        return _divided(self, other)
 
     def __rtruediv__(self, other: ExprLike) -> Expr:
-        return _arith("div", other, self)
+        return _divided(other, self)
 
     def __floordiv__(self, other: ExprLike) -> Expr:
         return _arith("floordiv", self, other)
@@ -272,9 +272,14 @@ def wrap(value: ExprLike, like: DType = DType.INT64) -> Expr:
 
 def _same_type(op: str, left: ExprLike, right: ExprLike) -> tuple[Expr, Expr]:
     like = left.dtype if isinstance(left, Expr) else right.dtype if isinstance(right, Expr) else DType.INT64
+    for number in (left, right):
+        if isinstance(number, float) and not like.is_float and not number.is_integer():
+            raise DTypeError(f"{op} of {like.value} and {number}: cast the {like.value} operand to a float type first")
     a, b = wrap(left, like), wrap(right, like)
     if a.dtype is not b.dtype:
-        raise DTypeError(f"{op} of {a.dtype} and {b.dtype}: cast one operand to the other's element type first")
+        raise DTypeError(
+            f"{op} of {a.dtype.value} and {b.dtype.value}: cast one operand to the other's element type first"
+        )
     return a, b
 
 
@@ -289,6 +294,13 @@ _INT_FOLD: dict[str, Callable[[int, int], int]] = {
 
 def _arith(op: str, left: ExprLike, right: ExprLike) -> Expr:
     return binary(op, left, right)
+
+
+def _divided(left: ExprLike, right: ExprLike) -> Expr:
+    result = _arith("div", left, right)
+    if not result.dtype.is_float:
+        raise DTypeError(f"/ of {result.dtype.value}: use // for the floor of the quotient, or cast to a float type")
+    return result
 
 
 def binary(op: str, left: ExprLike, right: ExprLike) -> Expr:

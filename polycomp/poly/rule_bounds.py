@@ -9,7 +9,7 @@ from polycomp.poly.exact import Problem, Values
 from polycomp.poly.leaves import Scheduled, Touch, allocate_at
 from polycomp.poly.linear import Form
 from polycomp.poly.questions import Questions, opposite
-from polycomp.poly.violations import Violation, ViolationKind, element_text, instance_text
+from polycomp.poly.violations import Violation, ViolationKind, element_text, instance_text, sizes_text
 
 
 def outside_accesses(questions: Questions) -> Iterator[Violation]:
@@ -46,7 +46,8 @@ def _outside(questions: Questions, leaf: Scheduled, touch: Touch, side: Form) ->
         who, element = instance_text(leaf, values), element_text(touch, values)
         verb = "writes" if touch is leaf.write else "reads"
         what, remedy = _buffer(leaf, touch)
-        return Violation(ViolationKind.BOUNDS, f"{who} {verb} {element}, outside of {what}", remedy, source=who)
+        message = f"{who} {verb} {element}, outside of {what}{sizes_text(values, questions.schedule.kernel.sizes)}"
+        return Violation(ViolationKind.BOUNDS, message, remedy, source=who)
 
     yield from questions.unless_empty(problem, violation)
 

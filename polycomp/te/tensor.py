@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from polycomp.dtypes import DType, DTypeLike, as_dtype
 from polycomp.errors import DTypeError, ExpressionError, ShapeError
-from polycomp.expr import Const, Expr, ExprLike, Load, Reduce, Var, const, loads, node, simplify, walk, wrap
+from polycomp.expr import Const, Expr, ExprLike, Load, Reduce, Var, const, free_vars, loads, node, simplify, walk, wrap
 
 Dim = int | Expr
 """A size: an int, or an int64 expression over size variables that are bound at run time."""
@@ -47,11 +48,26 @@ class Tensor:
     def __getitem__(self, indices: ExprLike | tuple[ExprLike, ...]) -> Expr:
         """The element at ``indices``, one int64 expression (or int) per dimension; ``()`` for a scalar."""
         index = indices if isinstance(indices, tuple) else (indices,)
+        text = ", ".join(map(str, index))
         if len(index) != len(self.shape):
             raise ShapeError(
-                f"tensor {self.name!r} has {len(self.shape)} dimensions, but {len(index)} indices were given"
+                f"tensor {self.name!r} has {len(self.shape)} dimensions, which {self.name}[{text}] does not fit; "
+                f"give one index per dimension"
             )
-        return Load(self, tuple(wrap(i) for i in index))
+        indices = tuple(wrap(i) for i in index)
+        if [i for i in indices if not i.dtype.is_integer]:
+            raise DTypeError(f"tensor {self.name!r} is indexed by {text}: an index is an integer; cast it to int64")
+        return Load(self, indices)
+
+    def _whole(self, other: object = None) -> Expr:
+        """Arithmetic is on elements."""
+        indices = ", ".join("ijkl"[: self.rank]) if self.rank <= 4 else "..."
+        raise ExpressionError(
+            f"tensor {self.name!r} is used as a whole in an expression; take an element of it: {self.name}[{indices}]"
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _whole
+    __lt__ = __le__ = __gt__ = __ge__ = __matmul__ = __rmatmul__ = __pow__ = __rpow__ = _whole
 
     def inputs(self) -> tuple[Tensor, ...]:
         """The other tensors that ``body`` loads from, each once, in order of first use."""
@@ -78,12 +94,29 @@ class Tensor:
 
 def placeholder(shape: Sequence[Dim], dtype: DTypeLike = DType.FLOAT32, name: str = "input") -> Tensor:
     """An input tensor of ``shape``."""
-    return Tensor(name, tuple(shape), as_dtype(dtype))
+    return Tensor(name, _checked_shape(shape, name), as_dtype(dtype))
+
+
+def _checked_shape(shape: Sequence[Dim], name: str) -> tuple[Dim, ...]:
+    return tuple(d if isinstance(d, Expr) else _extent(d, f"dimension {i} of {name!r}") for i, d in enumerate(shape))
+
+
+def _extent(dim: Dim, what: str) -> Dim:
+    """A size as an int. Raises :class:`ShapeError` for what is no size."""
+    if isinstance(dim, Expr):
+        return dim
+    try:
+        known = operator.index(dim)
+    except TypeError:
+        raise ShapeError(f"{what} is {dim!r}; a size is an int, or an expression over pc.size(...)") from None
+    if known < 0:
+        raise ShapeError(f"{what} is {known}; a size is at least 0")
+    return known
 
 
 def reduce_axis(extent: Dim, name: str = "k") -> Axis:
     """An axis to reduce over, ``0 <= axis < extent``; within one ``compute`` all axes have different names."""
-    return Axis(name, DType.INT64, extent)
+    return Axis(name, DType.INT64, _extent(extent, f"the extent of axis {name!r}"))
 
 
 def size(name: str) -> Var:
@@ -98,11 +131,21 @@ def compute(shape: Sequence[Dim], body: Callable[..., ExprLike], name: str = "",
     axes' names. A reduction (:func:`sum` and its like) may only be the outermost expression.
     Raises :class:`ExpressionError` for a wrong number of indices, repeated axis names or a nested reduction.
     """
-    axes = tuple(Axis(n, DType.INT64, d) for n, d in zip(_axis_names(body, len(shape)), shape, strict=True))
-    value = wrap(body(*axes))
     what = name or getattr(body, "__name__", "compute")
+    extents = _checked_shape(shape, what)
+    axes = tuple(Axis(n, DType.INT64, d) for n, d in zip(_axis_names(body, len(extents), what), extents, strict=True))
+    value = _as_value(body(*axes), what)
     _check_reductions(value, axes, what)
-    return Tensor(name or "computed", tuple(shape), value.dtype, axes, value, source)
+    return Tensor(name or "computed", extents, value.dtype, axes, value, source)
+
+
+def _as_value(result: Any, name: str) -> Expr:
+    """What a tensor's function returned, as an expression. Raises :class:`ExpressionError`."""
+    if isinstance(result, Tensor):
+        result._whole()
+    if not isinstance(result, Expr | int | float):
+        raise ExpressionError(f"the function of tensor {name!r} returned {result!r} instead of the value of an element")
+    return wrap(result)
 
 
 def recurrence(
@@ -117,10 +160,10 @@ def recurrence(
     ``body`` takes the tensor, then one index per dimension; it may load elements whose first index is smaller by a
     constant. Raises :class:`ExpressionError` when it loads others.
     """
-    made = Tensor(name or "computed", tuple(shape), as_dtype(dtype))
-    names = _axis_names(body, len(shape) + 1)[1:]
-    axes = tuple(Axis(n, DType.INT64, d) for n, d in zip(names, shape, strict=True))
-    value = wrap(body(made, *axes))
+    made = Tensor(name or "computed", _checked_shape(shape, name or "computed"), as_dtype(dtype))
+    names = _axis_names(body, len(shape) + 1, made.name)[1:]
+    axes = tuple(Axis(n, DType.INT64, d) for n, d in zip(names, made.shape, strict=True))
+    value = _as_value(body(made, *axes), made.name)
     for load in loads(value):
         if load.source is made:
             _check_earlier(load, axes, made.name)
@@ -141,14 +184,14 @@ def _check_earlier(load: Load, axes: tuple[Axis, ...], name: str) -> None:
         )
 
 
-def _axis_names(body: Callable[..., Any], rank: int) -> tuple[str, ...]:
+def _axis_names(body: Callable[..., Any], rank: int, name: str) -> tuple[str, ...]:
     parameters = list(inspect.signature(body).parameters.values())
     if [p for p in parameters if p.kind is p.VAR_POSITIONAL]:
         return tuple(f"i{d}" for d in range(rank))
     names = tuple(p.name for p in parameters)
     if len(names) != rank:
         raise ExpressionError(
-            f"the tensor has {rank} dimensions but its function takes {len(names)} indices ({', '.join(names)}); "
+            f"the function of tensor {name!r} takes ({', '.join(names)}), but the tensor has {rank} dimensions; "
             f"give it one parameter per dimension"
         )
     return names
@@ -166,10 +209,19 @@ def _check_reductions(value: Expr, axes: tuple[Axis, ...], name: str) -> None:
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
         raise ExpressionError(f"tensor {name!r} has two axes named {repeated[0]!r}; give each axis its own name")
+    loose = sorted(v.name for v in free_vars(inner) - {*axes, *reduced} if isinstance(v, Axis))
+    if loose:
+        raise ExpressionError(
+            f"tensor {name!r} uses the axis {loose[0]!r}, which is none of its indices; reduce over it, as in "
+            f"pc.sum(..., axis={loose[0]}), or make it an index"
+        )
 
 
 def _reduce(op: str, operand: ExprLike, axis: Axis | Sequence[Axis]) -> Expr:
-    axes = (axis,) if isinstance(axis, Axis) else tuple(axis)
+    axes = (axis,) if isinstance(axis, Axis) else tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    wrong = [a for a in axes if not isinstance(a, Axis)]
+    if wrong:
+        raise ExpressionError(f"{op} over {wrong[0]!r}: give an axis, such as k = pc.reduce_axis(extent, 'k')")
     return Reduce(op, wrap(operand), axes)
 
 

@@ -1,0 +1,12 @@
+"""A command that there is not."""
+
+from __future__ import annotations
+
+import pytest
+from mistakes import command
+
+
+def test_cli_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    status, words = command(capsys, "frobnicate")
+    assert status == 2
+    assert words == "polycomp: error: No such command 'frobnicate'.\n"

@@ -1,0 +1,17 @@
+"""A truncated module file."""
+
+from __future__ import annotations
+
+import pathlib
+
+from mistakes import fails, module_file
+
+import polycomp as pc
+from polycomp.errors import ModuleFileError
+
+
+def test_file_truncated(tmp_path: pathlib.Path) -> None:
+    content = module_file(tmp_path).read_bytes()
+    message = "the module is truncated: it has 9206 of 9216 bytes"
+    with fails(ModuleFileError, message):
+        pc.load(content[: len(content) - 10])

@@ -1,0 +1,18 @@
+"""An unrolled loop of symbolic extent."""
+
+from __future__ import annotations
+
+from mistakes import doubled, refuses
+
+import polycomp as pc
+from polycomp.errors import ExtentError
+
+
+def test_unroll_symbolic() -> None:
+    s = doubled(pc.size("n"))
+    message = (
+        "loop 'i' runs n times, which is not known while compiling; split it by a constant first, "
+        "then mark the inner loop as unroll"
+    )
+    with refuses(s, ExtentError, message):
+        s.unroll("i")

@@ -1,0 +1,17 @@
+"""A vectorised loop of time."""
+
+from __future__ import annotations
+
+from mistakes import refuses, stencil
+
+from polycomp.errors import IllegalScheduleError
+
+
+def test_vectorize_time() -> None:
+    s = stencil()
+    message = (
+        "vectorize('t') is illegal: different iterations of the vectorised loop t touch u[0, 0]: "
+        "u[t=0, i=0] writes it and u[t=1, i=1] reads it. What helps: vectorize('i') is legal"
+    )
+    with refuses(s, IllegalScheduleError, message):
+        s.vectorize("t")
