@@ -14,7 +14,8 @@ def test_cli_run_a_model(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.P
     onnx.save(model(), path)
     status, words = command(capsys, "run", path)
     assert status == 1
-    assert (
-        words
-        == f"polycomp: error: {tmp_path}/small.onnx is a model, not a module file; compile it first: polycomp compile {tmp_path}/small.onnx -o small.pcm\n"
+    message = (
+        f"polycomp: error: {tmp_path}/small.onnx is a model, not a module file; compile it first: "
+        f"polycomp compile {tmp_path}/small.onnx -o small.pcm\n"
     )
+    assert words == message

@@ -9,7 +9,8 @@ from mistakes import command
 def test_cli_shape(capsys: pytest.CaptureFixture[str]) -> None:
     status, words = command(capsys, "compile", "m.onnx", "--shape", "x")
     assert status == 2
-    assert (
-        words
-        == "polycomp: error: Invalid value for '--shape': 'x' is not NAME=DIM,DIM,..., for example input=1,3,224,224 (try 'polycomp compile --help')\n"
+    message = (
+        "polycomp: error: Invalid value for '--shape': 'x' is not NAME=DIM,DIM,..., for example "
+        "input=1,3,224,224 (try 'polycomp compile --help')\n"
     )
+    assert words == message
