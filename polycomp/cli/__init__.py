@@ -71,7 +71,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             sys.stderr.close()
             return _FAILED
         except OSError as error:
-            return _say("error", f"{error.filename or 'writing'}: {error.strerror or error}", _FAILED)
+            return _say("error", f"{error.filename or 'the output'}: {error.strerror or error}", _FAILED)
         except MemoryError:
             return _say("error", "this machine has not enough memory for that", _FAILED)
         except (KeyboardInterrupt, click.Abort):

@@ -37,6 +37,8 @@ def command(
 ) -> None:
     """Compile the ONNX file MODEL to a module file that runs without the compiler."""
     path = output or pathlib.Path(model.stem + ".pcm")
+    if path.exists() and model.exists() and path.samefile(model):
+        raise click.UsageError(f"the output {path} is the model itself; give another name with -o")
     check_writable(path)
     begin = time.perf_counter()
     with Display(print_after) as display:

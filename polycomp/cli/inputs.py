@@ -38,8 +38,8 @@ def read_array(path: pathlib.Path) -> Array:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{str(path)!r} is not a .npy file: {error}") from None
+    except (ValueError, EOFError):
+        raise InputError(f"{str(path)!r} is not a .npy file of numbers; write one with numpy.save") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{str(path)!r} holds several arrays; give one .npy file per input")
     return array

@@ -36,7 +36,7 @@ def compile_kernels(
         workers.compile([_task(call, target) for call in missing], done)
     except KernelError as error:
         raise _with_nodes(error, wanted[error.symbol]) from error
-    return kernels
+    return {symbol: kernels[symbol] for symbol in wanted}  # in one order, so that equal models give equal files
 
 
 def _with_nodes(error: KernelError, call: Call) -> CompileError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import struct
 import sys
 from typing import Any, BinaryIO
@@ -40,15 +39,14 @@ def _read(stream: BinaryIO, size: int) -> bytes:
 
 def main() -> None:
     """Compile what comes in until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group: our parent ends us
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not get between the answers
     while True:
         try:
             request = receive(requests)
-        except EOFError:
+            send(answers, _answer(request))
+        except (EOFError, BrokenPipeError):  # the process that started this one is gone
             return
-        send(answers, _answer(request))
 
 
 def _answer(request: Any) -> Any:

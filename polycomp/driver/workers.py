@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,13 @@ class Workers:
     """
 
     def __init__(self, count: int) -> None:
-        self._processes = [_start() for _ in range(count)]
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for _ in range(count):
+                self._processes.append(_start())
+        except BaseException:
+            self._stop()
+            raise
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -41,6 +48,9 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -96,12 +106,17 @@ class _Queue:
 def _start() -> subprocess.Popen[bytes]:
     """A worker process that imports from where this one does, but never from the current folder by accident."""
     path = os.pathsep.join(p for p in sys.path if p)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "polycomp.driver.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    # Ctrl-C reaches the whole process group: this process ends its workers, which inherit that the signal is blocked.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "polycomp.driver.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _remote(process: subprocess.Popen[bytes]) -> Callable[[KernelTask], CompiledKernel]:

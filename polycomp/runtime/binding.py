@@ -74,11 +74,12 @@ def _name_problems(manifest: Manifest, inputs: Mapping[str, Any]) -> list[str]:
 def _type_problem(spec: TensorSpec, value: Any) -> str | None:
     if not isinstance(value, np.ndarray):
         return f"{spec.name!r} is a {type(value).__name__}, not a numpy array"
+    wrong = []
     if value.dtype != np.dtype(spec.dtype):
-        return f"{spec.name!r} is {value.dtype}, expected {spec.dtype}"
+        wrong.append(f"is {value.dtype}, expected {spec.dtype}")
     if value.ndim != len(spec.dims):
-        return f"{spec.name!r} has {value.ndim} dimensions, expected {spec}"
-    return None
+        wrong.append(f"has {value.ndim} dimensions, expected {spec}")
+    return f"{spec.name!r} {' and '.join(wrong)}" if wrong else None
 
 
 def _bind_symbols(manifest: Manifest, arrays: list[tuple[TensorSpec, Array]], problems: list[str]) -> dict[str, int]:

@@ -89,6 +89,12 @@ def test_a_shape_for_an_input_that_is_not_there(
     assert_failed(polycomp("compile", model, "-o", tmp_path / "m.pcm", "--shape", "z=1,2"), "'z'", "'x'")
 
 
+def test_the_model_is_not_overwritten(polycomp: Polycomp, model: pathlib.Path) -> None:
+    before = model.read_bytes()
+    assert_failed(polycomp("compile", model, "-o", model), "is the model itself", status=2)
+    assert model.read_bytes() == before
+
+
 def test_running_a_model_instead_of_a_module(polycomp: Polycomp, model: pathlib.Path) -> None:
     assert_failed(polycomp("run", model), "compile it first")
 
