@@ -2,8 +2,9 @@
 
 from polycomp.runtime.image import ModuleImage, ModuleParts
 from polycomp.runtime.manifest import Manifest, StepSpec, SymbolSpec, TensorSpec
-from polycomp.runtime.module import Module, PreparedRun, StepProfile, load, load_parts
+from polycomp.runtime.module import Module, StepProfile, load, load_parts
 from polycomp.runtime.modulefile import read_module_file, write_module_file
+from polycomp.runtime.prepared import PreparedRun
 
 __all__ = [
     "Manifest",

@@ -14,7 +14,7 @@ from polycomp.runtime.memory import ALIGNMENT, Bytes, address_of, allocate, empt
 
 # Words of a frame: a pool handle {core, threads}, the context {pool, status, timings}, then the addresses of inputs
 # and outputs, then the values of the sizes.
-_CORE, _THREADS, _POOL, _STATUS, _TIMINGS, _IO = range(6)
+_CORE, _THREADS, _POOL, _STATUS, _TIMINGS, INPUTS_AT = range(6)
 _WORD = 8
 
 
@@ -30,20 +30,21 @@ class RunPlan:
 class Frame:
     """Scratch memory and argument block of one run at a time; reused by later runs.
 
-    ``arguments`` are those of ``polycomp_run``.
+    ``arguments`` are those of ``polycomp_run``; ``words`` from ``INPUTS_AT`` on are the addresses of inputs, then of
+    outputs.
     """
 
     def __init__(self, n_arrays: int, n_sizes: int, threads: int, weights: int) -> None:
-        self._words = (ctypes.c_int64 * (_IO + n_arrays + n_sizes))()
-        base = ctypes.addressof(self._words)
-        self._sizes_at = _IO + n_arrays
-        self._words[_THREADS] = threads
-        self._words[_POOL] = base if threads > 1 else 0
+        self.words = (ctypes.c_int64 * (INPUTS_AT + n_arrays + n_sizes))()
+        base = ctypes.addressof(self.words)
+        self._sizes_at = INPUTS_AT + n_arrays
+        self.words[_THREADS] = threads
+        self.words[_POOL] = base if threads > 1 else 0
         self._arena, self._workspace = allocate(0), allocate(0)
         self.plan: RunPlan | None = None
         self._staging: dict[int, tuple[np.ndarray[Any, Any], int]] = {}
         self.arguments = (
-            ctypes.c_void_p(base + _WORD * _IO),
+            ctypes.c_void_p(base + _WORD * INPUTS_AT),
             ctypes.c_void_p(base + _WORD * self._sizes_at),
             ctypes.c_void_p(address_of(self._arena)),
             ctypes.c_void_p(address_of(self._workspace)),
@@ -58,7 +59,7 @@ class Frame:
         if self._workspace.nbytes < plan.workspace_bytes:
             self._workspace = self._replace(3, plan.workspace_bytes)
         for i, size in enumerate(plan.binding.sizes, self._sizes_at):
-            self._words[i] = size
+            self.words[i] = size
         self.plan = plan
 
     def _replace(self, argument: int, size: int) -> Bytes:
@@ -68,11 +69,12 @@ class Frame:
 
     def set_input(self, position: int, array: np.ndarray[Any, Any]) -> None:
         """Pass an array of the right dtype; it is copied when it is not contiguous or not aligned to its elements."""
-        address = array.__array_interface__["data"][0]
+        self.words[INPUTS_AT + position] = self.input_address(position, array)
+
+    def input_address(self, position: int, array: np.ndarray[Any, Any]) -> int:
+        """Where the array's elements, or a copy of them that the code can read, are."""
         flags = array.flags
-        if not (flags.c_contiguous and flags.aligned):
-            address = self._stage(position, array)
-        self._words[_IO + position] = address
+        return address_of(array) if flags.c_contiguous and flags.aligned else self._stage(position, array)
 
     def _stage(self, position: int, array: np.ndarray[Any, Any]) -> int:
         copy, address = self._staging.get(position) or (None, 0)
@@ -84,16 +86,16 @@ class Frame:
     def new_output(self, position: int, plan: OutputPlan) -> np.ndarray[Any, Any]:
         """A new array for the output; ``position`` counts on from the inputs."""
         array, address = aligned_empty(plan.shape, plan.dtype, plan.nbytes)
-        self._words[_IO + position] = address
+        self.words[INPUTS_AT + position] = address
         return array
 
     def begin(self, pool: ThreadPool | None, timings: int) -> None:
         """Reset the status. ``pool`` must outlive the run and have enough threads (None when one thread is enough);
         ``timings`` is the address of the array for the steps' times, or 0."""
         if pool is not None:
-            self._words[_CORE] = pool.address
-        self._words[_STATUS] = 0
-        self._words[_TIMINGS] = timings
+            self.words[_CORE] = pool.address
+        self.words[_STATUS] = 0
+        self.words[_TIMINGS] = timings
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> tuple[np.ndarray[Any, Any], int]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import functools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from polycomp.runtime.library import Library, shared_pool
 from polycomp.runtime.manifest import Manifest, TensorSpec
 from polycomp.runtime.memory import address_of
 from polycomp.runtime.modulefile import Path, read_module_file, write_module_file
+from polycomp.runtime.prepared import PreparedRun
 from polycomp.target import available_cores, host_features
 
 _MACHINE_NAMES = {"AMD64": "x86_64", "arm64": "aarch64"}
@@ -28,9 +28,6 @@ _ADDRESSABLE = 1 << 47
 """Bytes; beyond them sizes would overflow in the native code long before memory is found missing."""
 
 Outputs = dict[str, np.ndarray[Any, Any]]
-
-PreparedRun = Callable[[Sequence[np.ndarray[Any, Any]]], list[np.ndarray[Any, Any]]]
-"""A run for known shapes: arrays of exactly these shapes and the module's dtypes in, new arrays out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +92,9 @@ class Module:
         specs = zip(self._expected, shapes, strict=True)
         examples = {name: np.broadcast_to(np.empty((), dtype), shape) for (name, dtype), shape in specs}
         plan = self._make_plan(tuple(map(tuple, shapes)), examples)
-        return functools.partial(self._execute, plan=plan, times=None)
+        threads = (self.threads, self._pools, self._library)
+        item_bytes = [dtype.itemsize for _, dtype in self._expected]
+        return PreparedRun(self.manifest.name, plan, self._frames, self._new_frame, self._entry, threads, item_bytes)
 
     def run_profiled(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Outputs, list[StepProfile]]:
         """Like :meth:`run`, and how long every step took."""
@@ -161,14 +160,17 @@ class Module:
         try:
             frame = self._frames.pop()
         except IndexError:
-            n_arrays, n_sizes = len(self.inputs) + len(self.outputs), len(self.manifest.symbols)
-            frame = Frame(n_arrays, n_sizes, self.threads, address_of(self._image.weights))
+            frame = self._new_frame()
         if frame.plan is not plan:
             frame.prepare(plan)
         return frame
 
     def _sizes(self, values: tuple[int, ...]) -> dict[str, int]:
         return {s.name: size for s, size in zip(self.manifest.symbols, values, strict=True)}
+
+    def _new_frame(self) -> Frame:
+        n_arrays, n_sizes = len(self.inputs) + len(self.outputs), len(self.manifest.symbols)
+        return Frame(n_arrays, n_sizes, self.threads, address_of(self._image.weights))
 
     def _profile(self, sizes: tuple[int, ...], nanoseconds: np.ndarray[Any, Any]) -> list[StepProfile]:
         values = self._sizes(sizes)
