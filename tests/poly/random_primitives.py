@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 
 from random_trees import random_kernel
 
-from polycomp.errors import ScheduleError
+from polycomp import te
+from polycomp.errors import IllegalScheduleError, ScheduleError
+from polycomp.expr import Expr, Var, const, select
 from polycomp.poly.kernel import Kernel
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.te import Tensor
@@ -94,7 +96,112 @@ def _rfactor(rng: random.Random, schedule: Schedule) -> None:
     schedule.rfactor(_tensor(rng, schedule), 0, rng.randint(2, 3))
 
 
+def _pad(rng: random.Random, schedule: Schedule) -> None:
+    schedule.pad(_loop(rng, schedule), rng.randint(2, 4))
+
+
+def _peel(rng: random.Random, schedule: Schedule) -> None:
+    schedule.peel(_loop(rng, schedule), rng.randint(1, 2), rng.choice(["first", "last"]))
+
+
+def _skew(rng: random.Random, schedule: Schedule) -> None:
+    loops = _loops(rng, schedule)
+    if len(loops) > 1:
+        outer, inner = sorted(rng.sample(range(len(loops)), 2))
+        schedule.skew(loops[outer], loops[inner], rng.choice([-1, 1, 1, 2]))
+
+
+def _unroll_and_jam(rng: random.Random, schedule: Schedule) -> None:
+    schedule.unroll_and_jam(_loop(rng, schedule), rng.randint(2, 3))
+
+
+def _compute_root(rng: random.Random, schedule: Schedule) -> None:
+    schedule.compute_root(_tensor(rng, schedule))
+
+
+def _tile(rng: random.Random, schedule: Schedule) -> None:
+    loops = _loops(rng, schedule)
+    schedule.tile(*((loop, rng.randint(2, 3)) for loop in loops[:2]))
+
+
+def _serial(rng: random.Random, schedule: Schedule) -> None:
+    schedule.serial(_loop(rng, schedule))
+
+
 _PRIMITIVES: Sequence[Primitive] = (
     _split, _split, _split, _fuse, _reorder, _reorder, _parallel, _vectorize, _unroll, _compute_at, _compute_at,
     _compute_at, _inline, _cache_write, _cache_read, _rfactor,
 )  # fmt: skip
+
+_ALL: Sequence[Primitive] = (
+    *_PRIMITIVES, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _compute_root, _tile, _serial, _reorder, _parallel,
+    _parallel, _vectorize,
+)  # fmt: skip
+
+
+def random_program(rng: random.Random) -> Schedule:
+    """Stages in a chain, a stencil in time or a diamond of stages with two outputs; nothing scheduled."""
+    make = rng.choice([_chain, _stencil_in_time, _stencil_in_time, _diamond])
+    return make(rng)
+
+
+def _chain(rng: random.Random) -> Schedule:
+    kernel = random_kernel(rng)
+    return Schedule(kernel.outputs, kernel.inputs, kernel.ranges, kernel.name)
+
+
+def _stencil_in_time(rng: random.Random) -> Schedule:
+    """A recurrence with random neighbours and constant or symbolic extents, now and then with a stage that reads it."""
+    size, ranges = _extent(rng)
+    steps, reach, back = rng.randint(2, 4), rng.choice([(-1, 1), (-1,), (1,), (0,), (2,)]), rng.randint(1, 2)
+    x = te.placeholder((size,), "float64", "x")
+
+    def body(u: Tensor, t: Expr, i: Expr) -> Expr:
+        value: Expr = u[t - back, i]
+        for shift in reach:
+            value = value + select((i + shift >= 0) & (i + shift < size), u[t - 1, i + shift], const(3.0, "float64"))
+        return select(t < back, x[i], value)
+
+    u = te.recurrence((steps, size), body, "float64", "u")
+    if rng.random() < 0.3:
+        u = te.compute((size,), lambda i: u[steps - 1, i] * 2.0, "last")
+    return Schedule(u, ranges=ranges)
+
+
+def _diamond(rng: random.Random) -> Schedule:
+    """A stage with two readers, one of them a reduction; both are outputs, or are added up."""
+    size, ranges = _extent(rng)
+    x, k = te.placeholder((size, 4), "float64", "x"), te.reduce_axis(4, "k")
+    y = te.compute((size, 4), lambda i, j: x[i, j] * 2.0, "y")
+    total = te.compute((size,), lambda i: te.sum(y[i, k], axis=k), "total")
+    shifted = te.compute((size, 3), lambda i, j: y[i, j] - y[i, j + 1], "shifted")
+    if rng.random() < 0.5:
+        return Schedule([total, shifted], ranges=ranges)
+    both = te.compute((size, 3), lambda i, j: shifted[i, j] + total[i], "both")
+    return Schedule(both, ranges=ranges)
+
+
+def _extent(rng: random.Random) -> tuple[te.Dim, dict[Var, tuple[int, int]]]:
+    size = te.size("n")
+    return (rng.randint(2, 6), {}) if rng.random() < 0.6 else (size, {size: (rng.randint(0, 1), 5)})
+
+
+def random_decision(rng: random.Random) -> Kernel:
+    """The kernel that the first refused primitive would have made; the last one when none was refused."""
+    schedule = random_program(rng)
+    for _ in range(rng.randint(2, 9)):
+        trial = schedule.copy()
+        trial.check = False
+        state = rng.getstate()
+        primitive = rng.choice(_ALL)
+        try:
+            primitive(rng, trial)
+        except ScheduleError:
+            continue
+        rng.setstate(state)
+        rng.choice(_ALL)
+        try:
+            primitive(rng, schedule)
+        except IllegalScheduleError:
+            return trial.kernel
+    return schedule.kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from random_primitives import random_primitives
+from random_primitives import random_decision, random_primitives
 from random_trees import random_kernel, random_schedule
 from soundness import Judgement, Tally, drive, judge
 
@@ -34,6 +34,17 @@ def test_schedule_primitives_are_judged_right() -> None:
     assert tally.accepted >= 200
     assert tally.rejected >= 30
     assert tally.conservative_share <= 0.10
+
+
+def test_decisions_of_the_schedule_language_are_right(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every primitive, several statements, imperfect nests, symbolic sizes, stencils in time."""
+    tally = drive(random_decision, range(600))
+    with capsys.disabled():
+        share = f"{tally.conservative} of {tally.rejected} refused schedules are right ({tally.conservative_share:.1%})"
+        print(f"\n{tally.accepted} schedules accepted, all right; {share}")
+    assert tally.accepted >= 300
+    assert tally.rejected >= 100
+    assert tally.conservative_share <= 0.05
 
 
 def test_the_harness_needs_every_rule() -> None:
