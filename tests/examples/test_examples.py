@@ -14,6 +14,7 @@ SMALL = {
     "matmul": ["--size", "96", "--rounds", "1"],
     "softmax": ["--rows", "8", "--columns", "100", "--rounds", "1"],
     "blur": ["--size", "70", "--rounds", "1"],
+    "stencil": ["--size", "20000", "--steps", "4", "--rounds", "1"],
     "any_size": ["--inner", "24", "--columns", "40", "--rounds", "1"],
 }
 
