@@ -31,7 +31,7 @@ class Member:
     @property
     def summary(self) -> str:
         """The docstring's first sentence, as Markdown."""
-        return re.split(r"(?<=\.) |;", " ".join(self.text.split("\n\n")[0].split()), maxsplit=1)[0].rstrip(".")
+        return first_sentence(self.text)
 
 
 def to_markdown(docstring: str | None) -> str:
@@ -46,6 +46,11 @@ def _block(block: str) -> str:
     """A paragraph; one that is a doctest becomes a fenced block."""
     code = textwrap.dedent(block)
     return f"```pycon\n{code}\n```" if code.startswith(">>>") else block
+
+
+def first_sentence(markdown: str) -> str:
+    """Up to the first full stop or semicolon."""
+    return re.split(r"(?<=\.) |;", " ".join(markdown.split("\n\n")[0].split()), maxsplit=1)[0].rstrip(".")
 
 
 def resolve(path: str) -> Any:

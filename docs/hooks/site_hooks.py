@@ -14,6 +14,7 @@ from typing import Any
 import command_pages
 import error_pages
 import example_pages
+import function_pages
 import operator_pages
 import python_pages
 from mkdocs.exceptions import PluginError
@@ -31,6 +32,7 @@ GENERATORS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "members": python_pages.members_text,
         "summary": python_pages.summary_text,
         "fields": python_pages.fields_text,
+        "functions": function_pages.functions,
         "function": python_pages.function_text,
     }
 )
