@@ -21,6 +21,8 @@ Ranges = Mapping[Var, Interval]
 
 _Monomial = tuple[Expr, ...]
 _Polynomial = dict[_Monomial, int]
+_Memo = dict[Expr, Expr]
+"""Normal forms found so far, themselves included: what is proved about nested minima would take ever longer without."""
 
 _EVERYTHING: Interval = (None, None)
 
@@ -56,13 +58,17 @@ def terms(e: Expr) -> list[tuple[int, Expr]]:
 
 def prove(condition: Expr, ranges: Ranges) -> bool | None:
     """True or False when ``condition`` certainly holds or fails for all variables in ``ranges``, else None."""
+    return _prove(condition, ranges, {})
+
+
+def _prove(condition: Expr, ranges: Ranges, memo: _Memo) -> bool | None:
     if isinstance(condition, Const):
         return bool(condition.value)
     if isinstance(condition, Binary) and condition.op in ("and", "or") and condition.dtype is DType.BOOL:
-        return _prove_logical(condition, ranges)
+        return _prove_logical(condition, ranges, memo)
     if not isinstance(condition, Compare) or condition.left.dtype is not DType.INT64:
         return None
-    low, high = _bounds(simplify(condition.left - condition.right, ranges), ranges)
+    low, high = _bounds(_simplify(condition.left - condition.right, ranges, memo), ranges)
     match condition.op:
         case "lt":
             return _decide(high is not None and high < 0, low is not None and low >= 0)
@@ -86,27 +92,27 @@ def _decide(yes: bool, no: bool) -> bool | None:
     return True if yes else False if no else None
 
 
-def _prove_logical(e: Binary, ranges: Ranges) -> bool | None:
-    left, right = prove(e.left, ranges), prove(e.right, ranges)
+def _prove_logical(e: Binary, ranges: Ranges, memo: _Memo) -> bool | None:
+    left, right = _prove(e.left, ranges, memo), _prove(e.right, ranges, memo)
     if e.op == "and":
         return False if False in (left, right) else True if left and right else None
     return True if True in (left, right) else False if left is False and right is False else None
 
 
-def _simplify(e: Expr, ranges: Ranges, memo: dict[Expr, Expr]) -> Expr:
+def _simplify(e: Expr, ranges: Ranges, memo: _Memo) -> Expr:
     if isinstance(e, Const | Var):
         return e
     known = memo.get(e)
     if known is not None:
         return known
-    result = _simplify_node(rebuild(e, tuple(_simplify(c, ranges, memo) for c in children(e))), ranges)
-    memo[e] = result
+    result = _simplify_node(rebuild(e, tuple(_simplify(c, ranges, memo) for c in children(e))), ranges, memo)
+    memo[e] = memo[result] = result
     return result
 
 
-def _simplify_node(e: Expr, ranges: Ranges) -> Expr:
+def _simplify_node(e: Expr, ranges: Ranges, memo: _Memo) -> Expr:
     if isinstance(e, Compare) and e.left.dtype is DType.INT64:
-        decided = prove(e, ranges)
+        decided = _prove(e, ranges, memo)
         return e if decided is None else const(decided, DType.BOOL)
     if isinstance(e, Binary) and e.dtype is DType.BOOL:
         return _simplify_bool(e)
@@ -119,9 +125,9 @@ def _simplify_node(e: Expr, ranges: Ranges) -> Expr:
     if e.op in ("floordiv", "floormod") and isinstance(e.right, Const) and e.right.value > 0:
         return _simplify_division(e.op, e.left, int(e.right.value), ranges)
     if e.op in ("floordiv", "floormod"):
-        return _divide_symbolic(e, ranges)
+        return _divide_symbolic(e, ranges, memo)
     if e.op in ("min", "max"):
-        return _simplify_extremum(e, ranges)
+        return _simplify_extremum(e, ranges, memo)
     return e
 
 
@@ -265,7 +271,7 @@ def _nested_division(e: Expr, divisor: int) -> Expr:
     return binary("floordiv", e, const(divisor))
 
 
-def _divide_symbolic(e: Binary, ranges: Ranges) -> Expr:
+def _divide_symbolic(e: Binary, ranges: Ranges, memo: _Memo) -> Expr:
     """``(q*n + r) // n`` and ``% n`` for a symbolic n >= 1, when 0 <= r < n can be seen from the ranges."""
     divisor = _polynomial(e.right)
     if len(divisor) != 1:
@@ -282,14 +288,10 @@ def _divide_symbolic(e: Binary, ranges: Ranges) -> Expr:
         else:
             whole[quotient] = whole.get(quotient, 0) + factor
     remainder = _from_polynomial(rest)
-    if prove(compare("ge", remainder, 0), ranges) and _below(remainder, e.right, ranges):
+    inside = binary("and", compare("ge", remainder, 0), compare("lt", remainder, e.right))
+    if _prove(inside, ranges, memo):
         return _from_polynomial(whole) if e.op == "floordiv" else remainder
     return e
-
-
-def _below(e: Expr, limit: Expr, ranges: Ranges) -> bool:
-    """Whether ``e < limit`` surely holds."""
-    return bool(prove(compare("lt", e, limit), ranges))
 
 
 def _remove_atoms(monomial: _Monomial, atoms: _Monomial) -> _Monomial | None:
@@ -301,15 +303,15 @@ def _remove_atoms(monomial: _Monomial, atoms: _Monomial) -> _Monomial | None:
     return tuple(remaining)
 
 
-def _simplify_extremum(e: Binary, ranges: Ranges) -> Expr:
+def _simplify_extremum(e: Binary, ranges: Ranges, memo: _Memo) -> Expr:
     if e.left == e.right:
         return e.left
-    smaller = prove(compare("le", e.left, e.right), ranges)
-    if smaller is None and prove(compare("ge", e.left, e.right), ranges):
-        smaller = False
-    if smaller is None:
-        return e
-    return e.left if smaller == (e.op == "min") else e.right
+    low, high = _bounds(_simplify(e.left - e.right, ranges, memo), ranges)
+    if high is not None and high <= 0:
+        return e.left if e.op == "min" else e.right
+    if low is not None and low >= 0:
+        return e.right if e.op == "min" else e.left
+    return e
 
 
 def _bounds(e: Expr, ranges: Ranges) -> Interval:
