@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -71,12 +74,20 @@ def _run(arguments: Sequence[str] | None) -> int:
             sys.stderr.close()
             return _FAILED
         except OSError as error:
+            if error.filename is None:
+                _discard_output()
             return _say("error", f"{error.filename or 'the output'}: {error.strerror or error}", _FAILED)
         except MemoryError:
             return _say("error", "this machine has not enough memory for that", _FAILED)
         except (KeyboardInterrupt, click.Abort):
             return _say("error", "interrupted", _INTERRUPTED)
     return result if isinstance(result, int) else 0
+
+
+def _discard_output() -> None:
+    """What is still buffered goes nowhere: the interpreter would try to write it again, and complain, at its end."""
+    with contextlib.suppress(io.UnsupportedOperation), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
