@@ -26,6 +26,8 @@ def command() -> None:
         _row("", f"features {' '.join(host.features)}")
     _row("x86_64-linux-gnu", _describe(parse_target("x86_64-linux-gnu")))
     _row("", "add ,features=avx2+fma or ,features=avx512f+... to choose the instructions")
+    arm = parse_target("aarch64-linux-gnu")
+    _row("aarch64-linux-gnu", f"{arm.arch}, {8 * arm.vector_bytes}-bit vectors; add ,cpu=cortex-a72 to choose the CPU")
     for name, purpose in _NEEDED.items():
         _row(name, _state(name, f"needed for {purpose}"))
     for name, purpose in _OPTIONAL.items():
@@ -33,7 +35,7 @@ def command() -> None:
 
 
 def _row(name: str, text: str) -> None:
-    click.echo(f"{name:<18}{text}")
+    click.echo(f"{name:<20}{text}")
 
 
 def _describe(target: Target) -> str:
