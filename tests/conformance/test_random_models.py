@@ -34,8 +34,8 @@ COUNTS = (
     *(("mixed", "float32", False, 100), ("vision", "float32", False, 40), ("language", "float32", False, 40)),
     *(("mixed", "float16", False, 40), ("mixed", "float64", False, 40), ("vision", "float64", False, 10)),
     *(("integer", "int32", False, 40), ("integer", "int64", False, 20), ("integer", "uint8", False, 20)),
-    *(("integer", "int8", False, 10), ("mixed", "float32", True, 20), ("vision", "float32", True, 6)),
-    *(("language", "float32", True, 6), ("mixed", "float16", True, 6), ("integer", "int32", True, 20)),
+    *(("integer", "int8", False, 10), ("mixed", "float32", True, 40), ("vision", "float32", True, 10)),
+    *(("language", "float32", True, 10), ("mixed", "float16", True, 10), ("integer", "int32", True, 20)),
 )
 """Families of models by element type and whether they have open dimensions, and how many are tried."""
 
