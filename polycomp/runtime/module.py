@@ -113,6 +113,8 @@ class Module:
 
     def _check(self, inputs: Mapping[str, Any]) -> tuple[list[np.ndarray[Any, Any]], RunPlan]:
         """The inputs in order, and the plan for their shapes."""
+        if not hasattr(inputs, "get"):
+            raise InputError(f"inputs are a dict of arrays by name, not a {type(inputs).__name__}")
         arrays: list[Any] = [inputs.get(name) for name, _ in self._expected]
         fine = len(inputs) == len(arrays)
         for array, (_, dtype) in zip(arrays, self._expected, strict=True):

@@ -49,6 +49,10 @@ def test_no_onnx_file() -> None:
     _check(_error(b"\x89PNG\r\n\x1a\n"), ModelError, "is not an ONNX model, or it is truncated or damaged")
 
 
+def test_what_is_no_model() -> None:
+    _check(_error(7), ModelError, "a path, the file's bytes or a ModelProto, not int")  # type: ignore[arg-type]
+
+
 def test_truncated_file() -> None:
     data = model([RELU], {"x": [2]}).SerializeToString()
     _check(_error(data[:-20]), ModelError, "truncated")

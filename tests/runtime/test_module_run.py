@@ -132,6 +132,11 @@ def test_wrong_inputs_are_named_together(parts, inputs, message):
     np.testing.assert_array_equal(module.run({"x": good, "y": good})["out"], expected(good, good))
 
 
+def test_inputs_without_names(parts):
+    with pytest.raises(InputError, match="inputs are a dict of arrays by name, not a list"):
+        load_parts(parts).run([np.ones(3, np.float32)])
+
+
 def test_scalar_types_are_not_arrays():
     module = load_parts(checked_parts(), 1)
     assert module.run({"x": np.array(2, np.float32)})["out"] == 2

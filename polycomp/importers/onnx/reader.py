@@ -41,8 +41,10 @@ def load_model(model: ModelLike) -> LoadedModel:
         proto = _parse(_read(path), f"file {str(path)!r}")
     elif isinstance(model, onnx.ModelProto):
         proto = model
-    else:
+    elif isinstance(model, bytes):
         proto = _parse(model, "byte string")
+    else:
+        raise ModelError(f"a model is a path, the file's bytes or a ModelProto, not {type(model).__name__}")
     if not proto.HasField("graph"):
         raise ModelError("the model holds no graph; it is not an ONNX model, or it was cut off")
     try:
