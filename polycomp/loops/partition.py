@@ -38,6 +38,7 @@ from polycomp.loops.visit import block, expressions, for_range, map_expressions,
 from polycomp.poly.tree import LoopKind
 
 _MAXIMUM_STORES = 96  # a nest is not partitioned any further once it has this many stores: code size
+_MAXIMUM_STORES_AT_RUN_TIME = 8  # cuts that are not known while compiling cannot be merged: keep them to small loops
 _MAXIMUM_UNSWITCHES = 3  # conditions moved out of one loop: each doubles the code
 
 Ranges = Mapping[Var, Interval]
@@ -184,8 +185,11 @@ def _cut(condition: Compare, loop: For, inner: Ranges, ranges: Ranges) -> _Cut |
     if split is None:
         return None
     outer, low, high = split
-    if not isinstance(outer, Const) and free_vars(rest) & _serial_variables(loop.body):
-        return None  # the cut is only known at run time: leave it to the innermost loop that decides
+    if not isinstance(outer, Const):  # the cut is only known at run time
+        if free_vars(rest) & _serial_variables(loop.body):
+            return None  # leave it to the innermost loop that decides
+        if _count_stores(loop) > _MAXIMUM_STORES_AT_RUN_TIME:
+            return None
     if coefficient > 0:
         false_end = _clip(binary("floordiv", const(coefficient - 1 - high) - outer, coefficient), loop, ranges)
         true_start = _clip(binary("floordiv", const(coefficient - 1 - low) - outer, coefficient), loop, ranges)
