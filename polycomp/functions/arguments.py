@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from polycomp.dtypes import as_dtype
-from polycomp.errors import ArgumentError, DTypeError, InputError, SignatureError
+from polycomp.errors import ArgumentError, DTypeError, InputError, PolycompError, SignatureError
 from polycomp.functions.pytree import Structure, flatten, paths
 from polycomp.tracing import TensorSpec
 
@@ -222,12 +221,27 @@ def _mismatch(spec: TensorSpec, array: Array) -> str:
 
 
 def _annotated(function: Callable[..., Any]) -> dict[str, TensorSpec]:
-    """Parameters annotated ``Tensor[...]``, also where annotations are text; others are of no interest."""
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception:  # noqa: BLE001  (annotations are the user's: any that cannot be evaluated say nothing of arrays)
-        hints = function.__annotations__
+    """Parameters annotated ``Tensor[...]``, also where annotations are text; others are of no interest.
+
+    Raises SignatureError for such a text that cannot be evaluated.
+    """
+    hints = {name: _evaluated(function, name, hint) for name, hint in getattr(function, "__annotations__", {}).items()}
     return {name: hint for name, hint in hints.items() if isinstance(hint, TensorSpec) and name != "return"}
+
+
+def _evaluated(function: Callable[..., Any], name: str, hint: Any) -> Any:
+    if not isinstance(hint, str) or "Tensor[" not in hint:
+        return hint
+    names = inspect.getclosurevars(function)
+    try:
+        return eval(hint, {**function.__globals__, **names.nonlocals})
+    except PolycompError:
+        raise
+    except Exception as error:
+        raise SignatureError(
+            f"the annotation {hint!r} of {name!r} of {function.__name__!r} cannot be evaluated: {error}; names of open "
+            f'sizes are written in quotes, as in Tensor["n", 128], or made by size("n") where linters take quotes away'
+        ) from error
 
 
 def _spec(pattern: Any) -> TensorSpec:

@@ -16,10 +16,11 @@ from polycomp.functions.pytree import Structure, flatten, paths, unflatten
 from polycomp.graph import Graph, TensorType
 from polycomp.ops import operators
 from polycomp.options import Options
-from polycomp.runtime import Module, PreparedRun
-from polycomp.tracing import Size, Tensor, Trace, Value, where
+from polycomp.runtime import Module
+from polycomp.tracing import Size, Tensor, Trace, Value
 
 Array = np.ndarray[Any, Any]
+Run = Callable[[Sequence[Array]], list[Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ def trace_call(function: Callable[..., Any], key: CallKey, names: Sequence[str],
     result = invoke(function, arguments)
     found: list[Any] = []
     structure = flatten(result, found)
-    labels = tuple(paths(structure, "result"))
+    labels = tuple(paths(structure, f"the result of {function.__name__!r}"))
     outputs: list[Value] = []
     results = tuple(_result(v, label, outputs) for v, label in zip(found, labels, strict=True))
     graph = trace.finish(outputs)
@@ -75,7 +76,7 @@ def _result(value: Any, label: str, outputs: list[Value]) -> Any:
     if value is None or isinstance(value, bool | int | float | str | np.generic | np.ndarray):
         return value
     raise ArgumentError(
-        f"{where()}: {label} is a {type(value).__name__}; a jit function returns tensors, arrays, numbers, None, or "
+        f"{label} is a {type(value).__name__}; a jit function returns tensors, arrays, numbers, None, or "
         f"tuples, lists and dicts of them"
     )
 
@@ -104,7 +105,7 @@ class Specialisation:
         traced = self.traced
         if self.module is None:
             return lambda arrays: unflatten(traced.structure, map(_fresh, traced.results))
-        run = self.module.prepare([shapes[p] for p in traced.used])
+        run: Run = self.module.prepare([shapes[p] for p in traced.used])
         if len(traced.used) < len(shapes):
             run = _selecting(run, traced.used)
         if traced.results == (_Output(0),) and isinstance(unflatten(traced.structure, iter([0])), int):
@@ -112,7 +113,7 @@ class Specialisation:
         return lambda arrays: unflatten(traced.structure, iter(_filled(traced.results, run(arrays))))
 
 
-def _selecting(run: PreparedRun, used: Sequence[int]) -> PreparedRun:
+def _selecting(run: Run, used: Sequence[int]) -> Run:
     return lambda arrays: run([arrays[p] for p in used])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from polycomp.dtypes import DType, as_dtype
 from polycomp.errors import SignatureError
+from polycomp.expr import Var
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +25,13 @@ class TensorSpec:
 
 
 def spec_of(item: Any) -> TensorSpec:
-    """The annotation ``Tensor[item]``. Raises SignatureError for what is no size, name or dtype."""
+    """The annotation ``Tensor[item]``; an open size may also be a variable of the schedule language.
+
+    Raises SignatureError for what is no size, name or dtype.
+    """
     items = item if isinstance(item, tuple) else (item,)
     dtype = None
+    items = tuple(i.name if isinstance(i, Var) else i for i in items)
     if items and not isinstance(items[0], int | str | None):
         dtype, items = _dtype(items[0]), items[1:]
     for size in items:

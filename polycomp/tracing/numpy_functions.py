@@ -14,6 +14,7 @@ from polycomp.errors import UnsupportedFunctionError
 from polycomp.tracing import contraction, reductions, shaping
 from polycomp.tracing.operands import as_tensor, cast, result_type, trace_of
 from polycomp.tracing.ufuncs import call_ufunc, emit
+from polycomp.tracing.value import Value
 from polycomp.tracing.value import where as location
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def where(condition: Any, x: Any, y: Any) -> Tensor:
 def clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Tensor:
     """numpy.clip: NaN stays NaN."""
     low, high = a_min if a_min is not None else min, a_max if a_max is not None else max
+    if isinstance(x, Value) and x.kind.is_integer:  # a limit beyond the dtype's own limits nothing
+        low = None if type(low) is int and low < x.kind.minimum else low
+        high = None if type(high) is int and high > x.kind.maximum else high
     result = x
     if low is not None:
         result = call_ufunc(np.maximum, result, low)

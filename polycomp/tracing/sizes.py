@@ -156,6 +156,8 @@ def size_of(trace: Trace, dim: Dim) -> Any:
 
 def dim_of(size: Any) -> Dim:
     """A size as the graph has it."""
+    if isinstance(size, Expr):
+        return size
     return size.expr if isinstance(size, Size) else int(size)
 
 

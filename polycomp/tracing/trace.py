@@ -109,12 +109,17 @@ class Trace:
     ) -> list[Tensor]:
         """Append a node. Raises ShapeError or DTypeError naming the user's line when the inputs do not fit."""
         self._check_open(inputs)
-        line = where()
+        return self._append(where(), op, inputs, attributes, n_outputs)
+
+    def _append(
+        self, line: str, op: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any], n_outputs: int
+    ) -> list[Tensor]:
         call = Call(line, op, tuple(None if v is None else v.type for v in inputs), attributes, n_outputs)
         types = tuple(self._checked(t, line) for t in self._operators[op].infer(call))
         outputs = tuple(self._fresh(op.lower()) for _ in types)
         names = tuple("" if v is None else v.name for v in inputs)
-        self._nodes.append(Node(self._fresh(f"{line} {op}"), op, names, outputs, dict(attributes), (f"{line} {op}",)))
+        source = f"{line} {op}"
+        self._nodes.append(Node(self._fresh(source), op, names, outputs, dict(attributes), (source,)))
         self._types.update(zip(outputs, types, strict=True))
         return [self._make(self, o, t) for o, t in zip(outputs, types, strict=True)]
 
@@ -145,7 +150,9 @@ class Trace:
 
     def finish(self, outputs: Sequence[Value]) -> Graph:
         """The graph with ``outputs``; nothing can be added afterwards."""
-        results = [self.emit("Identity", [o]).name for o in outputs]
+        self._check_open(outputs)
+        # The function has returned: the user's line would be that of its caller, and differ from call to call.
+        results = [self._append("result", "Identity", [o], {}, 1)[0].name for o in outputs]
         self.closed = True
         return Graph(
             name=self.name,

@@ -12,7 +12,7 @@ import numpy as np
 from polycomp.dtypes import DType, as_dtype
 from polycomp.errors import DTypeError, UnsupportedFunctionError
 from polycomp.tracing.operands import as_tensor, cast, promoted, trace_of
-from polycomp.tracing.value import where
+from polycomp.tracing.value import Value, where
 
 if TYPE_CHECKING:
     from polycomp.tracing.tensor import Tensor
@@ -29,15 +29,28 @@ def call_ufunc(ufunc: np.ufunc, *operands: Any) -> Tensor:
     if rule is None:
         raise UnsupportedFunctionError(f"{where()}: numpy.{ufunc.__name__} cannot be traced; known are {known_names()}")
     trace = trace_of(*operands)
+    if ufunc.__name__ in _COMPARISONS:
+        operands = _comparable(operands)
     loop = _loop(ufunc, operands)
     tensors = [as_tensor(trace, o, d) for o, d in zip(operands, loop, strict=False)]
     return cast(rule(*tensors), loop[-1])
 
 
+_COMPARISONS = frozenset(["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"])
+
+
+def _comparable(operands: Sequence[Any]) -> tuple[Any, ...]:
+    """Python ints that the other operand's dtype does not hold are compared as int64, as numpy does."""
+    limits = [o.kind for o in operands if isinstance(o, Value) and o.kind.is_integer and not o.weak]
+    outside = [type(o) is int and any(not k.minimum <= o <= k.maximum for k in limits) for o in operands]
+    return tuple(np.int64(o) if out else o for o, out in zip(operands, outside, strict=True))
+
+
 def operate(ufunc: np.ufunc, *operands: Any) -> Tensor:
     """The same for Python's operators, whose result on Python's numbers alone is as weak as they are."""
     result = call_ufunc(ufunc, *operands)
-    weak = all(promoted(o) in (int, float) for o in operands) and result.kind in (DType.INT64, DType.FLOAT64)
+    # No dtype is a type, but numpy's compare equal to Python's types.
+    weak = all(isinstance(promoted(o), type) for o in operands) and result.kind in (DType.INT64, DType.FLOAT64)
     return result.trace.view(result, weak)
 
 
