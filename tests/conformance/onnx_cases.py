@@ -83,7 +83,8 @@ def node_families() -> list[str]:
 
 
 def node_family(family: str) -> list[Case]:
-    """The cases of one module. They are computed when it is imported; onnx's own list of them stays as it was."""
+    """The cases of one module. They are computed when it is imported, so that a module known already is loaded anew;
+    onnx's own list has each case once, as others expect it who import all modules."""
     name = f"{node_cases.__name__}.{family}"
     made = node_cases._NodeTestCases
     before = len(made)
@@ -92,9 +93,11 @@ def node_family(family: str) -> list[Case]:
         known = name in sys.modules
         module = importlib.import_module(name)
         if known:
+            node_cases._existing_names.clear()  # a name is refused the second time
             importlib.reload(module)
     found = made[before:]
-    del made[before:]
+    if known:
+        del made[before:]
     return [_case(c) for c in found]
 
 
