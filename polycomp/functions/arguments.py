@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from polycomp.dtypes import as_dtype
 from polycomp.errors import ArgumentError, DTypeError, InputError, PolycompError, SignatureError
-from polycomp.functions.pytree import Structure, flatten, paths
+from polycomp.functions.pytree import LEAF, Structure, flatten, paths, unflatten
 from polycomp.tracing import TensorSpec
 
 Array = np.ndarray[Any, Any]
@@ -41,10 +41,16 @@ Leaf = ArrayLeaf | StaticLeaf
 
 @dataclasses.dataclass(frozen=True)
 class CallKey:
-    """What the code for a call depends on; equal keys share it."""
+    """What the code for a call depends on; equal keys share it. There is a structure per parameter."""
 
-    structure: Structure
+    parameters: tuple[str, ...]
+    structures: tuple[Structure, ...]
     leaves: tuple[Leaf, ...]
+
+    def arguments(self, leaves: Iterable[Any]) -> dict[str, Any]:
+        """The arguments by parameter, with these leaves."""
+        rest = iter(leaves)
+        return {p: unflatten(s, rest) for p, s in zip(self.parameters, self.structures, strict=True)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +68,12 @@ class Parameters:
     def __init__(
         self, function: Callable[..., Any], static: Sequence[str], dynamic: Sequence[str] | Mapping[str, Any]
     ) -> None:
-        self.signature = inspect.signature(function)
+        self.signature = _signature(function)
         self.name = function.__name__
-        self._static = frozenset(static)
+        self.static = frozenset(static)
+        kinds = [p.kind for p in self.signature.parameters.values()]
+        simple = all(k is inspect.Parameter.POSITIONAL_OR_KEYWORD for k in kinds)
+        self._plain = len(kinds) if simple else -1  # so many positional arguments need no binding
         self.specs = _annotated(function)
         self._check_known([*static], "static")
         if isinstance(dynamic, Mapping):
@@ -94,6 +103,8 @@ class Parameters:
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments by parameter, defaults filled in. Raises TypeError as a plain call would."""
+        if not kwargs and len(args) == self._plain:
+            return dict(zip(self.signature.parameters, args, strict=True))
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return dict(bound.arguments)
@@ -101,21 +112,24 @@ class Parameters:
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         """The arguments taken apart. Raises ArgumentError and InputError naming the parameter."""
         arguments = self.bind(args, kwargs)
-        values: list[Any] = []
-        structure = flatten(arguments, values)
-        names = tuple(paths(structure, ""))
-        names = tuple(_readable(n) for n in names)
+        names: list[str] = []
         leaves: list[Leaf] = []
         arrays: list[Array] = []
-        for name, value in zip(names, values, strict=True):
-            leaf, array = self._leaf(name, value)
-            leaves.append(leaf)
-            arrays += [] if array is None else [array]
-        return Call(CallKey(structure, tuple(leaves)), arrays, names)
+        structures = []
+        for parameter, argument in arguments.items():
+            values: list[Any] = []
+            structure = flatten(argument, values)
+            own = [parameter] if structure is LEAF else list(paths(structure, parameter))
+            for name, value in zip(own, values, strict=True):
+                leaf, array = self._leaf(parameter, name, value)
+                leaves.append(leaf)
+                arrays += [] if array is None else [array]
+            structures.append(structure)
+            names += own
+        return Call(CallKey(tuple(arguments), tuple(structures), tuple(leaves)), arrays, tuple(names))
 
-    def _leaf(self, name: str, value: Any) -> tuple[Leaf, Array | None]:
-        parameter = name.split("[")[0]
-        if parameter in self._static or value is None or isinstance(value, bool | int | str | bytes):
+    def _leaf(self, parameter: str, name: str, value: Any) -> tuple[Leaf, Array | None]:
+        if parameter in self.static or value is None or isinstance(value, bool | int | str | bytes):
             return _static_leaf(name, value), None
         if isinstance(value, float) and not isinstance(value, np.generic):
             return ArrayLeaf(np.dtype(np.float64), (), True), np.asarray(value)
@@ -159,6 +173,14 @@ class Parameters:
                 )
 
 
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The parameters of a function; of a ufunc of numpy, its operands alone."""
+    if not isinstance(function, np.ufunc):
+        return inspect.signature(function)
+    only = inspect.Parameter.POSITIONAL_ONLY
+    return inspect.Signature([inspect.Parameter(f"x{i + 1}", only) for i in range(function.nin)])
+
+
 def with_known_sizes(call: Call) -> Call:
     """The call compiled for its own sizes alone."""
     arrays = iter(call.arrays)
@@ -166,7 +188,7 @@ def with_known_sizes(call: Call) -> Call:
         dataclasses.replace(leaf, shape=next(arrays).shape) if isinstance(leaf, ArrayLeaf) else leaf
         for leaf in call.key.leaves
     ]
-    return Call(CallKey(call.key.structure, tuple(leaves)), call.arrays, call.names)
+    return Call(dataclasses.replace(call.key, leaves=tuple(leaves)), call.arrays, call.names)
 
 
 def as_array(name: str, value: Any) -> Array | None:
@@ -246,9 +268,3 @@ def _evaluated(function: Callable[..., Any], name: str, hint: Any) -> Any:
 
 def _spec(pattern: Any) -> TensorSpec:
     return pattern if isinstance(pattern, TensorSpec) else TensorSpec(tuple(pattern))
-
-
-def _readable(path: str) -> str:
-    """``['x'][0]`` as ``x[0]``."""
-    parameter, _, rest = path[2:].partition("']")
-    return parameter + rest

@@ -48,7 +48,7 @@ class JitFunction:
         if kwargs:
             return self._call(args, kwargs)
         try:
-            ready = self._ready.get(tuple([(a.dtype, a.shape) for a in args]))
+            ready = self._ready.get(tuple([(type(a), a.dtype, a.shape) for a in args]))
         except (AttributeError, TypeError):  # arguments that are no arrays
             ready = None
         return ready(args) if ready is not None else self._call(args, kwargs)
@@ -64,18 +64,24 @@ class JitFunction:
         if _is_traced(args, kwargs):
             return self.function(*args, **kwargs)
         call = self._parameters.call(args, kwargs)
-        ready = self.specialised(call).prepare([a.shape for a in call.arrays])
+        known = (call.key, tuple([a.shape for a in call.arrays]))
+        ready = self._ready.get(known)
+        if ready is None:
+            ready = self.specialised(call).prepare(known[1])
+            self._remember(known, ready)
         if not kwargs and len(args) == len(call.arrays) and all(type(a) is np.ndarray for a in args):
-            self._remember(args, ready)
+            self._remember_arrays(args, ready)
         return ready(call.arrays)
 
-    def _remember(self, args: Sequence[Any], ready: Callable[[Sequence[Array]], Any]) -> None:
-        if not all(a.dtype.isnative for a in args):
-            return
+    def _remember_arrays(self, args: Sequence[Any], ready: Callable[[Sequence[Array]], Any]) -> None:
+        if all(a.dtype.isnative for a in args):
+            self._remember(tuple([(type(a), a.dtype, a.shape) for a in args]), ready)
+
+    def _remember(self, key: Any, ready: Callable[[Sequence[Array]], Any]) -> None:
         with self._lock:
             if len(self._ready) >= _KEPT_SHAPES:
                 self._ready.clear()
-            self._ready[tuple([(a.dtype, a.shape) for a in args])] = ready
+            self._ready[key] = ready
 
     def specialised(self, call: Call) -> Specialisation:
         """The compiled code for a call, compiled now if need be."""

@@ -49,8 +49,7 @@ def trace_call(function: Callable[..., Any], key: CallKey, names: Sequence[str],
     """Run ``function`` on traced tensors. ``invoke`` calls it with arguments by parameter."""
     trace = Trace(function.__name__, operators(), Tensor)
     leaves = [_argument(trace, leaf, name) for leaf, name in zip(key.leaves, names, strict=True)]
-    arguments = unflatten(key.structure, iter(leaves))
-    result = invoke(function, arguments)
+    result = invoke(function, key.arguments(leaves))
     found: list[Any] = []
     structure = flatten(result, found)
     labels = tuple(paths(structure, f"the result of {function.__name__!r}"))

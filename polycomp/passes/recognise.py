@@ -155,6 +155,21 @@ def _parameter(editor: Editor, found: Match, name: str, axis: int | None) -> str
     return editor.add_constant(np.ascontiguousarray(np.broadcast_to(tail, shape)), name)
 
 
+def _softmax_idioms() -> Iterator[Idiom]:
+    """exp(x - max(x)) / sum(exp(x - max(x)))."""
+    powers = op("Exp", op("Sub", _X, op("ReduceMax", _X, bind="largest")), bind="powers")
+    yield Idiom(op("Div", powers, op("ReduceSum", powers, bind="total")), _softmax)
+
+
+def _softmax(editor: Editor, node: Node, found: Match) -> str | None:
+    reductions = [found.node_of(name).attributes for name in ("largest", "total")]
+    axes = {tuple(r["axes"]) for r in reductions}
+    (first, *others) = axes
+    if others or len(first) != 1 or not all(r["keepdims"] for r in reductions):
+        return None
+    return editor.emit("Softmax", (found.values["x"],), {"axis": first[0]}, node)
+
+
 def _sigmoid_idioms() -> Iterator[Idiom]:
     yield Idiom(op("Mul", _X, op("Sigmoid", _X)), _activation("Swish", alpha=1.0))
     yield Idiom(op("Mul", _X, op("HardSigmoid", _X, bind="gate")), _hard_swish)
@@ -180,7 +195,7 @@ def _rule(idiom: Idiom) -> Rule:
     return rule
 
 
-IDIOMS: tuple[Idiom, ...] = (*_normalization_idioms(), *_gelu_idioms(), *_sigmoid_idioms())
+IDIOMS: tuple[Idiom, ...] = (*_normalization_idioms(), *_gelu_idioms(), *_softmax_idioms(), *_sigmoid_idioms())
 RULES: Mapping[str, Sequence[Rule]] = MappingProxyType(
     {
         root: tuple(_rule(i) for i in idioms)

@@ -88,6 +88,8 @@ def test_nested_jit_functions_are_inlined() -> None:
     x = numbers(7)
     np.testing.assert_allclose(outer(x), np.exp(x) + 1, rtol=1e-5)
     assert compiled(inner) == 0 and "1 kernel" in outer.explain()
+    inner(x)
+    np.testing.assert_allclose(pc.jit(lambda x: inner(x) + 2)(x), np.exp(x) + 2, rtol=1e-5)
 
 
 def test_closed_over_arrays_become_weights() -> None:
@@ -145,6 +147,8 @@ def test_scalars_of_numpy_have_their_own_dtype() -> None:
     f = pc.jit(lambda x, s: x + s)
     assert f(numbers(3), np.float64(1)).dtype == np.float64
     assert f(numbers(3), np.float32(1)).dtype == np.float32
+    np.testing.assert_array_equal(f(numbers(3), np.asarray(2, np.float32)), numbers(3) + 2)
+    np.testing.assert_array_equal(f(numbers(3), np.float32(2)), numbers(3) + 2)
 
 
 class Exporter:

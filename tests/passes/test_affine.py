@@ -119,6 +119,24 @@ def test_rms_normalization() -> None:
     assert ops(check(m.graph(y), recognise)) == {"RMSNormalization": 1}
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_softmax(axis: int) -> None:
+    m = Make()
+    x = m.input(2, 3, 8)
+    powers = m.op("Exp", m.op("Sub", x, m.op("ReduceMax", x, axes=(axis,), keepdims=True)))
+    y = m.op("Div", powers, m.op("ReduceSum", powers, axes=(axis,), keepdims=True))
+    graph = check(m.graph(y), recognise)
+    assert ops(graph) == {"Softmax": 1} and graph.nodes[0].attributes["axis"] == axis
+
+
+def test_what_is_no_softmax() -> None:
+    m = Make()
+    x = m.input(2, 3, 8)
+    powers = m.op("Exp", m.op("Sub", x, m.op("ReduceMax", x, axes=(1,), keepdims=True)))
+    y = m.op("Div", powers, m.op("ReduceSum", powers, axes=(2,), keepdims=True))
+    assert "Softmax" not in ops(check(m.graph(y), recognise))
+
+
 def _erf_gelu(m: Make, x: str) -> str:
     inner = m.op("Add", m.op("Erf", m.op("Div", x, m.constant(math.sqrt(2)))), m.constant(1.0))
     return str(m.op("Mul", m.op("Mul", x, inner), m.constant(0.5)))
