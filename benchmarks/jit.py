@@ -1,9 +1,11 @@
 """``@polycomp.jit`` against numpy, numba (with and without threads) and torch eager: ratio to the best of them.
 
-    python benchmarks/jit.py [--rounds 5] [--only softmax]
+    python benchmarks/jit.py [--rounds 5] [--threads N] [--only softmax]
 
 All run in this process with as many threads as there are cores, in interleaved rounds; a row is the median time per
-call. A peer that is not installed is named and left out. Results are compared with numpy's first.
+call. With ``--threads 1`` numba's parallel loops are left out; numpy's BLAS has to be told outside of the program
+(``OPENBLAS_NUM_THREADS=1``). A peer that is not installed is named and left out. Results are first compared with
+numpy's.
 """
 
 from __future__ import annotations
@@ -189,10 +191,12 @@ def numba_functions(parallel: bool) -> Mapping[str, Function]:
     return {f.__name__: f for f in functions}
 
 
-def torch_functions() -> Mapping[str, Function]:
+def torch_functions(threads: int) -> Mapping[str, Function]:
     """Eager torch, with its fused operators where it has them."""
     import torch  # noqa: PLC0415
 
+    if threads:
+        torch.set_num_threads(threads)
     functional = torch.nn.functional
     return {
         "chain": lambda x, y: torch.tanh(x * 0.5 + y) * torch.exp(-x * x) + y,
@@ -206,15 +210,17 @@ def torch_functions() -> Mapping[str, Function]:
     }
 
 
-def peers() -> Mapping[str, Mapping[str, Function]]:
+def peers(threads: int) -> Mapping[str, Mapping[str, Function]]:
     """By name; one that is not installed is named on the terminal."""
     found: dict[str, Mapping[str, Function]] = {"numpy": NUMPY}
     if importlib.util.find_spec("numba"):
-        found |= {"numba": numba_functions(False), "numba parallel": numba_functions(True)}
+        found["numba"] = numba_functions(False)
+        if threads != 1:
+            found["numba parallel"] = numba_functions(True)
     else:
         print("numba is not installed: left out")
     if importlib.util.find_spec("torch"):
-        found["torch"] = torch_functions()
+        found["torch"] = torch_functions(threads)
     else:
         print("torch is not installed: left out")
     return found
@@ -254,10 +260,11 @@ def main() -> None:
     """Print the table, then the geometric mean and the worst row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0: one per core")
     parser.add_argument("--only", default="", help="rows whose name has this text")
     options = parser.parse_args()
-    others = peers()
-    compiled = {name: pc.jit(function) for name, function in NUMPY.items()}
+    others = peers(options.threads)
+    compiled = {name: pc.jit(threads=options.threads)(function) for name, function in NUMPY.items()}
     names = list(others)
     print(f"{'function':<16}{'size':<14}{'polycomp':>11}" + "".join(f"{n:>16}" for n in names) + f"{'ratio':>8}")
     ratios = {}
