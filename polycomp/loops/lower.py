@@ -6,7 +6,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 
-from polycomp.dtypes import DType
 from polycomp.expr import Expr, Load, Var, const, substitute, transform, wrap
 from polycomp.loops.guards import hoist_guards
 from polycomp.loops.ir import Alloc, Buffer, For, If, LoopNest, Stmt, Store
@@ -16,7 +15,7 @@ from polycomp.loops.quotients import bind_quotients
 from polycomp.loops.visit import block, simplified
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.tree import Allocate, Leaf, Loop, Node, Scope
-from polycomp.te import Dim, Tensor
+from polycomp.te import Tensor
 
 Place = tuple[Buffer, tuple[Expr, ...]]
 """Where a tensor lives: a buffer, and the tensor's coordinates of the buffer's first element."""
@@ -113,14 +112,6 @@ def _partition(nest: LoopNest, kernel: Kernel) -> LoopNest:
 
 def _unswitch(nest: LoopNest, kernel: Kernel) -> LoopNest:
     return dataclasses.replace(nest, body=unswitch(nest.body))
-
-
-def elements(shape: tuple[Dim, ...]) -> Expr:
-    """The number of elements of ``shape``, an int64 expression."""
-    total: Expr = const(1, DType.INT64)
-    for dim in shape:
-        total = total * dim
-    return total
 
 
 PASSES: Mapping[str, Pass] = {

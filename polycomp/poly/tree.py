@@ -17,7 +17,7 @@ from polycomp.te import Dim, Tensor
 class Scope(enum.Enum):
     """Where a buffer lives."""
 
-    ARGUMENT = "argument"  # passed to the kernel; 64-byte aligned, row-major, no two arguments overlap
+    ARGUMENT = "argument"  # passed to the kernel; row-major, no two arguments overlap
     WORKSPACE = "workspace"  # scratch memory, shared by all threads, or private to each when allocated inside PARALLEL
     REGISTER = "register"  # small and of constant shape: a stack array that codegen promotes to registers
 
