@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from polycomp.driver.pipeline import compile_model
-from polycomp.importers.onnx.reader import ModelLike
+from polycomp.driver.compile import compile_model
 from polycomp.options import Options
 from polycomp.runtime import Module, load
 from polycomp.target import parse_target
+
+if TYPE_CHECKING:
+    from polycomp.importers.onnx.reader import ModelLike
 
 __all__ = ["Module", "compile", "load"]
 

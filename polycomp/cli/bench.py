@@ -17,7 +17,7 @@ from polycomp.cli.inputs import random_inputs
 from polycomp.cli.progress import Display
 from polycomp.cli.run import open_module
 from polycomp.driver.bench import Timing, measure
-from polycomp.driver.pipeline import compile_model
+from polycomp.driver.compile import compile_model
 from polycomp.errors import PolycompError
 from polycomp.options import Options
 from polycomp.runtime import Module

@@ -13,7 +13,7 @@ from polycomp.cli.common import compile_options, count_text, make_options, stdou
 from polycomp.cli.inputs import random_inputs
 from polycomp.cli.progress import Display
 from polycomp.driver.check import Comparison, check_layers, check_outputs, first_wrong
-from polycomp.driver.pipeline import compile_model
+from polycomp.driver.compile import compile_model
 from polycomp.errors import PolycompError
 from polycomp.importers.onnx.reference import read_reference
 

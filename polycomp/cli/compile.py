@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import time
 from typing import Any
@@ -10,10 +11,17 @@ import click
 
 from polycomp.cli.common import bytes_text, compile_options, count_text, make_options, seconds_text
 from polycomp.cli.progress import Display
+from polycomp.driver.compile import compile_model
 from polycomp.driver.files import check_writable
-from polycomp.driver.pipeline import compile_model
-from polycomp.passes import PASSES
 from polycomp.runtime import Manifest
+
+
+def pass_names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of passes. The compiler, which has them, is imported only when one is given."""
+    if values:
+        names = click.Choice(["import", *(name for name, _ in importlib.import_module("polycomp.passes").PASSES)])
+        return tuple(names.convert(value, param, ctx) for value in values)
+    return values
 
 
 @click.command()
@@ -23,7 +31,7 @@ from polycomp.runtime import Manifest
 @click.option(
     "--print-after",
     multiple=True,
-    type=click.Choice(["import", *(name for name, _ in PASSES)]),
+    callback=pass_names,
     metavar="PASS",
     help="Print the graph after this pass; 'import' is the first.",
 )

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from polycomp.cli.common import compile_options, make_options, stdout
 from polycomp.cli.progress import Display
+from polycomp.driver.compile import compile_model
 from polycomp.driver.files import check_writable, write_file
-from polycomp.driver.pipeline import compile_model
 from polycomp.driver.report import Section, html_page, report
 from polycomp.runtime import Manifest, read_module_file
 

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from polycomp.driver.observe import Observer
-from polycomp.graph import Graph, to_text
 
 _STAGES: Mapping[str, str] = {
     "import": "reading the model",
@@ -46,9 +45,9 @@ class Display(Observer):
     def stage(self, name: str) -> None:
         self._progress.update(self._task, description=_STAGES.get(name, name))
 
-    def graph(self, name: str, graph: Graph) -> None:
+    def graph(self, name: str, text: str) -> None:
         if name in self._wanted:
-            click.echo(f"# after {name}\n{to_text(graph)}")
+            click.echo(f"# after {name}\n{text}")
 
     def kernels(self, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total)

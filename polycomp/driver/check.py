@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from polycomp.driver.compile import compile_model
 from polycomp.driver.observe import Observer
-from polycomp.driver.pipeline import compile_model
 from polycomp.importers.onnx.reference import ModelNode, ReferenceModel
 from polycomp.options import Options
 from polycomp.runtime import Module

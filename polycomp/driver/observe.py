@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from polycomp.graph.ir import Graph
-
 
 class Observer:
     """Told about each step of a compilation; this one ignores everything. Calls come from one thread at a time."""
@@ -14,8 +12,8 @@ class Observer:
     def stage(self, name: str) -> None:
         """The named stage begins."""
 
-    def graph(self, name: str, graph: Graph) -> None:
-        """``graph`` is what the pass ``name`` made ("import" comes first)."""
+    def graph(self, name: str, text: str) -> None:
+        """``text`` is the graph that the pass ``name`` made ("import" comes first); only when it is wanted."""
 
     def kernels(self, done: int, total: int) -> None:
         """``done`` of ``total`` kernels are compiled."""

@@ -2,78 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import pathlib
-
-from polycomp.driver.cache import Cache, open_caches
+from polycomp.driver.cache import Cache, key_of, open_caches
+from polycomp.driver.compile import CompiledModel
 from polycomp.driver.describe import module_metadata
-from polycomp.driver.files import copy_file
+from polycomp.driver.digests import content_digest
 from polycomp.driver.kernels import compile_kernels
 from polycomp.driver.link import build_module
 from polycomp.driver.lower import Lowered, lower_graph
 from polycomp.driver.manifest import ModuleInfo
-from polycomp.driver.modules import find_module, graph_key, keep_module, keep_parts, model_key
+from polycomp.driver.modules import find_module, keep_parts
 from polycomp.driver.observe import Observer
 from polycomp.driver.program import Layout, build_program, lay_out
+from polycomp.driver.versions import compiler_version
 from polycomp.driver.workers import FEW_KERNELS, Workers
-from polycomp.graph.ir import Graph
+from polycomp.graph import Graph, to_text
 from polycomp.importers.onnx import import_onnx
 from polycomp.importers.onnx.reader import ModelLike
 from polycomp.options import Options
 from polycomp.passes import run_passes
-from polycomp.runtime import Manifest, Module, ModuleImage, ModuleParts, load_parts, write_module_file
+from polycomp.runtime import ModuleParts
 from polycomp.target import available_cores
 
 
-@dataclasses.dataclass(frozen=True)
-class CompiledModel:
-    """A compiled model: the ``parts`` of its module, with the ``image`` and the ``file`` of it where it was compiled
-    before."""
-
-    parts: ModuleParts
-    image: ModuleImage | None = None
-    file: pathlib.Path | None = None
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.parts.manifest
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the module file, which is complete or absent. Raises ModuleFileError or OSError when that fails."""
-        if self.file is not None and self.file.exists():
-            copy_file(self.file, pathlib.Path(path))
-        else:
-            write_module_file(path, self.parts)
-
-    def module(self, threads: int = 0) -> Module:
-        """Load the module, to run with ``threads`` (0: as many as it was compiled for)."""
-        return Module(self.image, threads) if self.image is not None else load_parts(self.parts, threads)
-
-
-def compile_model(model: ModelLike, options: Options, observer: Observer | None = None) -> CompiledModel:
-    """Compile an ONNX model: a path, its bytes or a ModelProto.
-
-    Raises a PolycompError for a model that is damaged or uses what polycomp does not have.
-    """
-    watch = observer or Observer()
-    kernels, modules = (options.cache and open_caches()) or (None, None)
-    key = model_key(model, options) if modules is not None else None
-    if modules is None or key is None:
-        return CompiledModel(_compile(model, options, kernels, watch))
-    found = None if watch.wants_graphs else find_module(modules, key)
-    if found is not None:
-        return CompiledModel(found.parts, found, modules.path(key))
-    parts = _compile(model, options, kernels, watch)
-    keep_module(modules, key, model, parts)
-    return CompiledModel(parts)
+def compile_parts(model: ModelLike, options: Options, cache: Cache | None, watch: Observer) -> ModuleParts:
+    """Compile an ONNX model, with kernels that ``cache`` has. Raises a PolycompError when it cannot be."""
+    imported = import_graph(model, options, watch)
+    with _workers(options, imported) as workers:
+        lowered = lower_model(imported, options, watch)
+        return _finish(imported, lowered, options, cache, workers, watch)
 
 
 def compile_graph(graph: Graph, options: Options, observer: Observer | None = None) -> CompiledModel:
     """Compile a graph of canonical operators, as tracing makes it. Raises a PolycompError when it cannot be."""
     watch = observer or Observer()
     kernels, modules = (options.cache and open_caches()) or (None, None)
-    key = graph_key(graph, options) if modules is not None else ""
+    key = _graph_key(graph, options) if modules is not None else ""
     found = None if modules is None or watch.wants_graphs else find_module(modules, key)
     if modules is not None and found is not None:
         return CompiledModel(found.parts, found, modules.path(key))
@@ -87,11 +50,13 @@ def compile_graph(graph: Graph, options: Options, observer: Observer | None = No
     return CompiledModel(parts)
 
 
-def _compile(model: ModelLike, options: Options, cache: Cache | None, watch: Observer) -> ModuleParts:
-    imported = import_graph(model, options, watch)
-    with _workers(options, imported) as workers:
-        lowered = lower_model(imported, options, watch)
-        return _finish(imported, lowered, options, cache, workers, watch)
+def _graph_key(graph: Graph, options: Options) -> str:
+    """What a module made of ``graph`` is kept under: its text and the content of its constants."""
+    arrays = graph.constants.values()
+    constants = [part for array in arrays for part in (str(array.dtype), content_digest(array.tobytes()))]
+    sources = "\n".join(source for node in graph.nodes for source in node.sources)
+    text = (to_text(graph), sources, options.target.key, str(options.threads), compiler_version())
+    return key_of("graph", *text, *constants)
 
 
 def _finish(
@@ -112,14 +77,19 @@ def import_graph(model: ModelLike, options: Options, observer: Observer) -> Grap
     """The model as a graph of canonical operators."""
     observer.stage("import")
     graph = import_onnx(model, options)
-    observer.graph("import", graph)
+    _show("import", graph, observer)
     return graph
 
 
 def lower_model(graph: Graph, options: Options, observer: Observer) -> Lowered:
     """The graph, optimised, as kernel calls."""
     observer.stage("passes")
-    return lower_graph(run_passes(graph, options, observer.graph))
+    return lower_graph(run_passes(graph, options, lambda name, made: _show(name, made, observer)))
+
+
+def _show(name: str, graph: Graph, observer: Observer) -> None:
+    if observer.wants_graphs:
+        observer.graph(name, to_text(graph))
 
 
 def _module_info(imported: Graph, lowered: Lowered, layout: Layout, options: Options) -> ModuleInfo:

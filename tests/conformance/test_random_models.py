@@ -14,7 +14,7 @@ import pytest
 import random_steps
 from random_models import Array, RandomModel, Step, random_model
 
-from polycomp.driver.pipeline import compile_model
+from polycomp.driver.compile import compile_model
 from polycomp.options import Options
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from polycomp.driver.pipeline import compile_model
+from polycomp.driver.compile import compile_model
 from polycomp.errors import ExecutionError, InputError
 from polycomp.options import Options
 from polycomp.runtime import Module

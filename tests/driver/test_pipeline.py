@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from polycomp.driver.compile import compile_model
 from polycomp.driver.observe import Observer
-from polycomp.driver.pipeline import compile_model
-from polycomp.graph.ir import Graph
 from polycomp.options import Options
 
 F32 = TensorProto.FLOAT
@@ -76,7 +77,7 @@ class Recorder(Observer):
     def stage(self, name: str) -> None:
         self.stages.append(name)
 
-    def graph(self, name: str, graph: Graph) -> None:
+    def graph(self, name: str, text: str) -> None:
         self.passes.append(name)
 
     def kernels(self, done: int, total: int) -> None:
@@ -84,7 +85,7 @@ class Recorder(Observer):
 
 
 def test_an_observer_is_told_everything_in_order() -> None:
-    watch = Recorder()
+    watch = Recorder(wants_graphs=True)
     compile_model(double_and_flatten(), Options(jobs=1), watch)
     assert watch.stages == ["import", "passes", "kernels", "link"]
     assert watch.passes[0] == "import"
@@ -119,6 +120,21 @@ def test_a_model_compiled_before_is_taken_whole() -> None:
     again = Recorder(wants_graphs=True)
     compile_model(data, Options(jobs=1), again)
     assert "fuse" in again.passes
+
+
+def test_finding_a_module_imports_nothing_of_the_compiler(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(double_and_flatten(), path)
+    compile_model(path, Options(jobs=1))
+    script = """
+import pathlib, sys
+from polycomp.driver.compile import compile_model
+from polycomp.options import Options
+assert compile_model(pathlib.Path(sys.argv[1]), Options(jobs=1)).file is not None
+print(sorted({"islpy", "llvmlite", "onnx"} & sys.modules.keys()))
+"""
+    result = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
 
 
 def test_a_damaged_module_is_compiled_again(cache_home: pathlib.Path) -> None:

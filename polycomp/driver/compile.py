@@ -1,0 +1,71 @@
+"""From a model to a module that was made before, or is made now.
+
+Finding one imports nothing of the compiler, so that the second time takes a moment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+from polycomp.driver.cache import Cache, open_caches
+from polycomp.driver.files import copy_file
+from polycomp.driver.modules import find_module, keep_module, model_key
+from polycomp.driver.observe import Observer
+from polycomp.options import Options
+from polycomp.runtime import Manifest, Module, ModuleImage, ModuleParts, load_parts, write_module_file
+
+if TYPE_CHECKING:
+    from polycomp.importers.onnx.reader import ModelLike
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledModel:
+    """A compiled model: the ``parts`` of its module, with the ``image`` and the ``file`` of it where it was compiled
+    before."""
+
+    parts: ModuleParts
+    image: ModuleImage | None = None
+    file: pathlib.Path | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.parts.manifest
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the module file, which is complete or absent. Raises ModuleFileError or OSError when that fails."""
+        if self.file is not None and self.file.exists():
+            copy_file(self.file, pathlib.Path(path))
+        else:
+            write_module_file(path, self.parts)
+
+    def module(self, threads: int = 0) -> Module:
+        """Load the module, to run with ``threads`` (0: as many as it was compiled for)."""
+        return Module(self.image, threads) if self.image is not None else load_parts(self.parts, threads)
+
+
+def compile_model(model: ModelLike, options: Options, observer: Observer | None = None) -> CompiledModel:
+    """Compile an ONNX model: a path, its bytes or a ModelProto.
+
+    Raises a PolycompError for a model that is damaged or uses what polycomp does not have.
+    """
+    watch = observer or Observer()
+    kernels, modules = (options.cache and open_caches()) or (None, None)
+    key = model_key(model, options, kernels) if kernels is not None else None
+    if modules is None or key is None:
+        return CompiledModel(_compile(model, options, kernels, watch))
+    found = None if watch.wants_graphs else find_module(modules, key)
+    if found is not None:
+        return CompiledModel(found.parts, found, modules.path(key))
+    parts = _compile(model, options, kernels, watch)
+    keep_module(modules, key, model, parts)
+    return CompiledModel(parts)
+
+
+def _compile(model: ModelLike, options: Options, cache: Cache | None, watch: Observer) -> ModuleParts:
+    pipeline = importlib.import_module("polycomp.driver.pipeline")  # the compiler, with isl, LLVM and onnx
+    parts: ModuleParts = pipeline.compile_parts(model, options, cache, watch)
+    return parts
