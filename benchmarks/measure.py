@@ -36,23 +36,24 @@ def load_feeds(arguments: Mapping[str, Any]) -> dict[str, Array]:
 
 def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds per call of each function; each round runs all of them, in an order that turns."""
-    counts = {name: _calls_per_block(function) for name, function in functions.items()}
+    counts = {name: calls_per_block(function) for name, function in functions.items()}
     times: dict[str, list[float]] = {name: [] for name in functions}
     names = list(functions)
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            times[name] += _block(functions[name], counts[name])
+            times[name] += time_block(functions[name], counts[name])
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _calls_per_block(function: Callable[[], object]) -> int:
+def calls_per_block(function: Callable[[], object]) -> int:
+    """How many calls fill a competitor's part of a round."""
     function()
-    (seconds,) = _block(function, 1)
+    (seconds,) = time_block(function, 1)
     return max(1, min(1000, round(BLOCK_SECONDS / max(seconds, 1e-9))))
 
 
-def _block(function: Callable[[], object], calls: int) -> list[float]:
+def time_block(function: Callable[[], object], calls: int) -> list[float]:
     """Seconds of each of ``calls`` calls, after a rest and one call that is not counted."""
     time.sleep(REST_SECONDS)
     function()

@@ -1,108 +1,135 @@
-"""polycomp against onnxruntime on whole models: correctness, latency, compile time, size and memory.
+"""polycomp against onnxruntime, OpenVINO and MNN on whole models: correctness, latency, memory, compile time and size.
 
-Every model is measured in processes of its own; latencies are medians over interleaved rounds, and a ratio below 1
-means that polycomp is faster. The light models of the onnx package are always there; --models adds a folder of ONNX
-files (light ones are filled with seeded weights). The exit status is 1 when a model failed or was wrong.
+Every peer runs in a process of its own, stopped while others have their turn; latencies are medians over interleaved
+rounds, and a ratio below 1 means that polycomp is faster. Errors are relative to onnxruntime's outputs. Peers that are
+not installed are skipped, and those that fail on a model are named. The light models of the onnx package are always
+there; --models adds a folder of ONNX files (light ones are filled with seeded weights). The exit status is 1 when
+polycomp failed on a model or was wrong.
 
-    python benchmarks/models.py --against onnxruntime [--models DIR] [--only resnet50] [--threads 1,2] [--json]
+    python benchmarks/models.py [--against onnxruntime,openvino,mnn] [--models DIR] [--only resnet50,bert] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import importlib.util
 import json
-import math
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import rich.console
-import rich.table
+from contest import Contest, contest, how_it_ended
 from light_models import load_filled, package_models
-from measure import geometric_mean
+from measure import Array, relative_error
+from models_report import OURS, REFERENCE, Result, Row, as_json, show
 
 STEPS = pathlib.Path(__file__).with_name("steps.py")
-PEAK_MEMORY = pathlib.Path(__file__).with_name("peak_memory.py")
-MEGABYTE = 1e6
+PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "mnn": "MNN"}
+"""The peers, and what must be installed for each."""
+
 STEP_SECONDS = 1800
 """A step that takes longer has failed."""
-
-
-@dataclasses.dataclass
-class Row:
-    """A model's figures: seconds, bytes; per thread count where a dict. ``failure`` says why the rest is missing."""
-
-    model: str
-    nodes: int = 0
-    error: float | None = None
-    ours: dict[int, float] = dataclasses.field(default_factory=dict)
-    theirs: dict[int, float] = dataclasses.field(default_factory=dict)
-    cold: float | None = None
-    warm: float | None = None
-    module_bytes: int | None = None
-    peak_bytes: int | None = None
-    peak_bytes_theirs: int | None = None
-    failure: str = ""
-
-    def ratio(self, threads: int) -> float | None:
-        """Our latency by theirs."""
-        return self.ours[threads] / self.theirs[threads] if threads in self.ours else None
 
 
 class StepError(Exception):
     """A step's process reported an error or died."""
 
 
-def measure_model(path: pathlib.Path, threads: Sequence[int], rounds: int) -> Row:
+def measure_model(path: pathlib.Path, arguments: argparse.Namespace) -> Row:
     """All figures of one model; what fails is told in the row."""
     row = Row(path.stem.removeprefix("light_"))
     with tempfile.TemporaryDirectory(prefix="polycomp-benchmark-") as name:
-        folder = pathlib.Path(name)
         try:
-            _measure(row, path, folder, threads, rounds)
+            _measure(row, path, pathlib.Path(name), arguments)
         except StepError as error:
             row.failure = str(error)
     return row
 
 
-def _measure(row: Row, path: pathlib.Path, folder: pathlib.Path, threads: Sequence[int], rounds: int) -> None:
+def _measure(row: Row, path: pathlib.Path, folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     onnx.save(load_filled(path), folder / "model.onnx")
-    common: dict[str, Any] = {
-        "model": str(folder / "model.onnx"),
-        "module": str(folder / "model.pcm"),
-        "rounds": rounds,
-    }
-    common |= {"feeds": str(folder / "feeds.npz"), "threads": max(threads)}
+    common: dict[str, Any] = {"model": str(folder / "model.onnx"), "module": str(folder / "model.pcm")}
+    common |= {"feeds": str(folder / "feeds.npz"), "threads": max(arguments.threads)}
     prepared = _step("prepare", common, folder)
     row.nodes, common["inputs"] = prepared["nodes"], prepared["inputs"]
-    compiled = _step("compile_model", common, folder)
-    row.cold, row.module_bytes = compiled["seconds"], compiled["bytes"]
-    row.warm = _step("compile_model", common, folder)["seconds"]
-    for count in threads:
-        figures = _step("latency", common | {"threads": count}, folder)
-        row.ours[count], row.theirs[count] = figures["ours"], figures["theirs"]
-        row.error = max(row.error or 0.0, figures["error"])
-    row.peak_bytes = _peak("polycomp_peer", common | {"file": common["module"]}, folder)
-    row.peak_bytes_theirs = _peak("onnxruntime_peer", common | {"file": common["model"]}, folder)
+    _compile(row, common, folder, arguments.latency_only)
+    row.convolutions = _step("share_of_convolutions", common, folder)["share"]
+    files = _files(row, common, folder, arguments)
+    for count in arguments.threads:
+        with contest(files, common | {"threads": count}, folder) as peers:
+            row.results[count] = _results(peers, arguments.rounds, folder)
 
 
-def _peak(peer: str, arguments: dict[str, Any], folder: pathlib.Path) -> int:
-    return int(_step(peer, arguments, folder, PEAK_MEMORY)["bytes"])
+def _compile(row: Row, common: dict[str, Any], folder: pathlib.Path, latency_only: bool) -> None:
+    """Compile the model: with an empty cache and again, or with the user's cache where times are not wanted."""
+    cache = None if latency_only else folder / "cache"
+    compiled = _step("compile_model", common, folder, cache)
+    row.module_bytes = compiled["bytes"]
+    if not latency_only:
+        row.cold, row.warm = compiled["seconds"], _step("compile_model", common, folder, cache)["seconds"]
 
 
-def _step(name: str, arguments: dict[str, Any], folder: pathlib.Path, script: pathlib.Path = STEPS) -> dict[str, Any]:
-    """Run a script's step, with a cache of kernels in ``folder`` that is empty at first."""
+def _files(
+    row: Row, common: dict[str, Any], folder: pathlib.Path, arguments: argparse.Namespace
+) -> dict[str, pathlib.Path]:
+    """The file that each contestant opens. A peer that has none for this model is named in the row."""
+    files = {OURS: pathlib.Path(common["module"])}
+    for peer in arguments.against:
+        files[peer] = pathlib.Path(common["model"])
+    if "mnn" in files:
+        try:
+            files["mnn"] = pathlib.Path(_step("convert_mnn", common, folder)["file"])
+        except StepError as error:
+            del files["mnn"]
+            row.notes.append(f"mnn: {error}")
+    return files
+
+
+def _results(peers: Contest, rounds: int, folder: pathlib.Path) -> dict[str, Result]:
+    """Everything about all contestants with one number of threads."""
+    outputs = _outputs(peers, folder)
+    seconds = peers.race(rounds)
+    peaks = peers.ask({"peak": True})
+    errors = {}
+    if REFERENCE in outputs:
+        errors = {name: _error(found, outputs[REFERENCE]) for name, found in outputs.items()}
+    results = {n: Result(seconds[n], errors.get(n), peaks[n]["bytes"]) for n in peaks if n in seconds}
+    return results | {name: Result(failure=reason) for name, reason in peers.failures.items()}
+
+
+def _outputs(peers: Contest, folder: pathlib.Path) -> dict[str, dict[str, Array]]:
+    """What each contestant computes, by name of the output."""
+    found = {}
+    path = folder / "outputs.npz"
+    for name in peers.names:
+        answer = peers.ask_one(name, {"outputs": str(path)})
+        if answer is not None:
+            with np.load(path) as stored:
+                found[name] = {output: stored[f"arr_{i}"] for i, output in enumerate(answer["names"])}
+    return found
+
+
+def _error(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    if set(found) != set(expected):
+        return float("inf")
+    return relative_error([found[name] for name in expected], list(expected.values()))
+
+
+def _step(
+    name: str, arguments: dict[str, Any], folder: pathlib.Path, cache: pathlib.Path | None = None
+) -> dict[str, Any]:
+    """Run a step, with a ``cache`` of kernels other than the user's where one is given."""
     result = folder / "result.json"
     result.unlink(missing_ok=True)
-    command = [sys.executable, str(script), name, json.dumps(arguments), str(result)]
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    command = [sys.executable, str(STEPS), name, json.dumps(arguments), str(result)]
+    environment = os.environ | ({"XDG_CACHE_HOME": str(cache)} if cache else {})
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=STEP_SECONDS
@@ -110,18 +137,11 @@ def _step(name: str, arguments: dict[str, Any], folder: pathlib.Path, script: pa
     except subprocess.TimeoutExpired:
         raise StepError(f"{name}: not done after {STEP_SECONDS} s") from None
     if not result.exists():
-        raise StepError(f"{name}: {_how_it_ended(done)}")
+        raise StepError(f"{name}: {how_it_ended(done.returncode, done.stderr)}")
     figures: dict[str, Any] = json.loads(result.read_text())
     if "failure" in figures:
         raise StepError(f"{name}: {figures['failure']}")
     return figures
-
-
-def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
-    if done.returncode < 0:
-        return f"killed by {signal.Signals(-done.returncode).name}"
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"exit status {done.returncode}"
 
 
 def find_models(folder: pathlib.Path | None, only: Sequence[str]) -> list[pathlib.Path]:
@@ -130,85 +150,49 @@ def find_models(folder: pathlib.Path | None, only: Sequence[str]) -> list[pathli
     return [p for p in paths if not only or any(part in p.stem for part in only)]
 
 
-def show(rows: Sequence[Row], threads: Sequence[int]) -> None:
-    """Print a table with geometric means below it."""
-    table = rich.table.Table(title="polycomp against onnxruntime (ratio below 1: polycomp is faster)")
-    table.add_column("model", no_wrap=True)
-    heads = ["rel. error"]
-    for count in threads:
-        heads += [f"ms, {count} thr.", "onnxruntime", "ratio"]
-    for head in [*heads, "cold s", "warm s", "module MB", "peak MB", "onnxruntime"]:
-        table.add_column(head, justify="right")
-    for row in rows:
-        table.add_row(row.model, *_cells(row, threads))
-    table.add_section()
-    table.add_row("geometric mean", *_means(rows, threads))
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    for row in rows:
-        if row.failure:
-            console.print(f"{row.model}: {row.failure}", style="red", markup=False)
-
-
-def _cells(row: Row, threads: Sequence[int]) -> list[str]:
-    cells = [_text(row.error, ".1e")]
-    for count in threads:
-        times = [row.ours.get(count), row.theirs.get(count)]
-        cells += [*(_text(t, ".2f", 1e-3) for t in times), _text(row.ratio(count), ".3f")]
-    sizes = [row.module_bytes, row.peak_bytes, row.peak_bytes_theirs]
-    return [*cells, _text(row.cold, ".1f"), _text(row.warm, ".2f"), *(_text(s, ".1f", MEGABYTE) for s in sizes)]
-
-
-def _text(value: float | None, form: str, unit: float = 1.0) -> str:
-    if value is None:
-        return "failed"
-    return "" if math.isnan(value) else format(value / unit, form)
-
-
-def _means(rows: Sequence[Row], threads: Sequence[int]) -> list[str]:
-    cells = [""]
-    for count in threads:
-        cells += ["", "", _text(geometric_mean(_ratios(rows, count)), ".3f")]
-    seconds = [[r.cold for r in rows], [r.warm for r in rows]]
-    return [*cells, *(_text(geometric_mean(s for s in column if s), ".2f") for column in seconds), "", "", ""]
-
-
-def _ratios(rows: Sequence[Row], threads: int) -> list[float]:
-    return [ratio for row in rows if (ratio := row.ratio(threads)) is not None]
-
-
-def as_json(rows: Sequence[Row], threads: Sequence[int]) -> str:
-    means = {count: geometric_mean(_ratios(rows, count)) for count in threads}
-    models = [dataclasses.asdict(r) | {"ratio": {c: r.ratio(c) for c in r.ours}} for r in rows]
-    return json.dumps({"models": models, "geometric_mean_of_ratios": means}, indent=1)
-
-
 def main() -> int:
     arguments = _arguments()
-    threads = [int(t) for t in arguments.threads.split(",")]
-    paths = find_models(arguments.models, arguments.only)
     progress = rich.console.Console(stderr=True)
+    for peer in [p for p in arguments.against if importlib.util.find_spec(PACKAGES[p]) is None]:
+        progress.print(f"{peer} is skipped: the package {PACKAGES[peer]} is not installed", style="yellow")
+        arguments.against.remove(peer)
     rows = []
-    for path in paths:
+    for path in find_models(arguments.models, arguments.only):
         progress.print(f"{path.stem} ...", style="dim")
-        rows.append(measure_model(path, threads, arguments.rounds))
+        rows.append(measure_model(path, arguments))
     if arguments.json:
-        print(as_json(rows, threads))
+        print(as_json(rows, arguments.tolerance))
     else:
-        show(rows, threads)
-    wrong = [r for r in rows if r.failure or r.error is None or r.error > arguments.tolerance]
-    return 1 if wrong or not rows else 0
+        show(rows, arguments.against, arguments.threads, arguments.tolerance)
+    return 1 if any(row.is_wrong(arguments.tolerance) for row in rows) or not rows else 0
+
+
+def _names(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def _peers(text: str) -> list[str]:
+    unknown = [name for name in _names(text) if name not in PACKAGES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no peer {unknown[0]!r}; there are {', '.join(PACKAGES)}")
+    return _names(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [int(part) for part in _names(text)]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", choices=["onnxruntime"], default="onnxruntime")
-    parser.add_argument("--models", type=pathlib.Path, metavar="DIR", help="a folder with more ONNX files")
-    parser.add_argument("--threads", default="1,2", metavar="N,N", help="thread counts to measure with (1,2)")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="models whose name contains NAME")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds per thread count (5)")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="largest relative error that passes (1e-3)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add = parser.add_argument
+    add("--against", type=_peers, default=list(PACKAGES), metavar="PEER,...", help=f"some of {','.join(PACKAGES)}")
+    add("--models", type=pathlib.Path, metavar="DIR", help="a folder with more ONNX files")
+    add("--threads", type=_counts, default=[1, 2], metavar="N,...", help="thread counts to measure with (1,2)")
+    add("--only", type=_names, default=[], metavar="NAME,...", help="models whose name contains one of these")
+    add("--latency-only", action="store_true", help="compile with the user's cache, and leave out compile times")
+    add("--rounds", type=int, default=5, help="interleaved rounds per thread count (5)")
+    add("--tolerance", type=float, default=1e-3, help="largest relative error that passes (1e-3)")
+    add("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args()
 
 

@@ -1,12 +1,13 @@
-"""The steps of ``models.py`` that need a process of their own: making inputs, compiling and timing.
+"""The steps of ``models.py`` that need a process of their own: making inputs, compiling and converting.
 
-    python benchmarks/steps.py prepare|compile_model|latency '{"model": ..., ...}' RESULT.json
+    python benchmarks/steps.py prepare|compile_model|convert_mnn '{"model": ..., ...}' RESULT.json
 
 The result file holds the step's figures, or ``{"failure": ...}``.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import pathlib
 import sys
@@ -16,17 +17,18 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime_peer
-import polycomp_peer
 from light_models import random_feeds
-from measure import interleaved, load_feeds, relative_error
+from measure import load_feeds
 
 import polycomp as pc
+from polycomp.importers.onnx.names import node_names
 
 Arguments = Mapping[str, Any]
 
 SYMBOLS = {"batch": 1, "seq": 128, "batch_size": 1, "sequence_length": 128, "sequence": 128}
 """Sizes that symbolic dimensions get by their name; others get 1."""
+
+CONVOLUTIONS = ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv")
 
 
 def prepare(arguments: Arguments) -> dict[str, Any]:
@@ -47,15 +49,19 @@ def compile_model(arguments: Arguments) -> dict[str, Any]:
     return {"seconds": seconds, "bytes": pathlib.Path(arguments["module"]).stat().st_size}
 
 
-def latency(arguments: Arguments) -> dict[str, Any]:
-    """Median seconds of both in interleaved rounds, and the relative error of our outputs."""
-    feeds, threads = load_feeds(arguments), int(arguments["threads"])
-    ours = polycomp_peer.open_peer(pathlib.Path(arguments["module"]), feeds, threads)
-    theirs = onnxruntime_peer.open_peer(pathlib.Path(arguments["model"]), feeds, threads)
-    found, expected = ours.outputs(), theirs.outputs()
-    error = relative_error([found[name] for name in expected], list(expected.values()))
-    times = interleaved({"ours": ours.run, "theirs": theirs.run}, arguments["rounds"])
-    return {**times, "error": error}
+def share_of_convolutions(arguments: Arguments) -> dict[str, Any]:
+    """The part of the model's floating-point operations that kernels with convolutions do, from 0 to 1."""
+    nodes = onnx.load(arguments["model"]).graph.node
+    convolutions = {name for name, n in zip(node_names(nodes), nodes, strict=True) if n.op_type in CONVOLUTIONS}
+    _, steps = pc.load(arguments["module"]).run_profiled(load_feeds(arguments))
+    flops = sum(step.flops for step in steps)
+    return {"share": sum(s.flops for s in steps if convolutions.intersection(s.sources)) / max(1, flops)}
+
+
+def convert_mnn(arguments: Arguments) -> dict[str, Any]:
+    """Write the model as MNN's own file."""
+    convert = importlib.import_module("mnn_peer").convert  # MNN need not be there for other steps
+    return {"file": str(convert(pathlib.Path(arguments["model"]), pathlib.Path(arguments["model"]).parent))}
 
 
 def main() -> int:
