@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from polycomp.codegen.elf import link_shared
+from polycomp.codegen.llvm.caller import CALLER_SYMBOLS, caller_ir
 from polycomp.codegen.llvm.entry import ENTRY_SYMBOLS, entry_ir
 from polycomp.codegen.llvm.machine import compile_ir
 from polycomp.codegen.llvm.pool import POOL_SYMBOLS, pool_ir
@@ -35,9 +36,10 @@ def build_module(
 
 
 def link_program(program: Program, kernel_objects: Mapping[str, bytes], target: Target) -> bytes:
-    """The shared object of a program: kernels, thread pool and entry functions."""
+    """The shared object of a program: kernels, thread pool, entry functions and the call from Python."""
     own = {"the entry": compile_ir(entry_ir(program, target), target)}
     own["the thread pool"] = compile_ir(pool_ir(target), target)
+    own["the call from Python"] = compile_ir(caller_ir(target), target)
     objects = {**own, **{f"kernel {symbol}": data for symbol, data in kernel_objects.items()}}
-    exports = [*ENTRY_SYMBOLS, *POOL_SYMBOLS]
+    exports = [*ENTRY_SYMBOLS, *POOL_SYMBOLS, *CALLER_SYMBOLS]
     return link_shared(list(objects.values()), exports, soname="polycomp-module.so", labels=list(objects))

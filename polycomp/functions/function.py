@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +15,21 @@ from polycomp.functions.lowered import Lowered
 from polycomp.functions.pytree import flatten
 from polycomp.functions.specialise import Specialisation, Traced, trace_call
 from polycomp.options import Options
+from polycomp.runtime.direct import declined
 from polycomp.target import parse_target
 from polycomp.tracing import Size, Value
 
 _KEPT_SHAPES = 1024
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """How to run the code for some arrays: ``direct`` is quicker, and declines what it does not know."""
+
+    run: Callable[[Sequence[Array]], Any]
+    direct: Callable[..., Any] = declined
 
 
 class JitFunction:
@@ -40,18 +50,28 @@ class JitFunction:
         self._options = options or Options()
         self._parameters = Parameters(function, static, dynamic)
         self._made: dict[CallKey, Specialisation] = {}
-        self._ready: dict[Any, Callable[[Sequence[Array]], Any]] = {}
+        self._ready: dict[Any, Ready] = {}
+        self._latest = declined
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The results, as new arrays. Raises a PolycompError naming the line or argument that is wrong."""
         if kwargs:
             return self._call(args, kwargs)
+        result = self._latest(*args)
+        return self._choose(args) if result is NotImplemented else result
+
+    def _choose(self, args: Sequence[Any]) -> Any:
+        """The code that is ready for these arguments, and is taken to be so for the next ones."""
         try:
             ready = self._ready.get(tuple([(type(a), a.dtype, a.shape) for a in args]))
         except (AttributeError, TypeError):  # arguments that are no arrays
             ready = None
-        return ready(args) if ready is not None else self._call(args, kwargs)
+        if ready is None:
+            return self._call(args, {})
+        self._latest = ready.direct
+        result = ready.direct(*args)
+        return ready.run(args) if result is NotImplemented else result
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -67,17 +87,14 @@ class JitFunction:
         known = (call.key, tuple([a.shape for a in call.arrays]))
         ready = self._ready.get(known)
         if ready is None:
-            ready = self.specialised(call).prepare(known[1])
+            ready = Ready(self.specialised(call).prepare(known[1]))
             self._remember(known, ready)
-        if not kwargs and len(args) == len(call.arrays) and all(type(a) is np.ndarray for a in args):
-            self._remember_arrays(args, ready)
-        return ready(call.arrays)
+        if not kwargs and len(args) == len(call.arrays) and all(map(_is_plain, args)):
+            direct = self.specialised(call).direct(args)
+            self._remember(tuple([(type(a), a.dtype, a.shape) for a in args]), Ready(ready.run, direct))
+        return ready.run(call.arrays)
 
-    def _remember_arrays(self, args: Sequence[Any], ready: Callable[[Sequence[Array]], Any]) -> None:
-        if all(a.dtype.isnative for a in args):
-            self._remember(tuple([(type(a), a.dtype, a.shape) for a in args]), ready)
-
-    def _remember(self, key: Any, ready: Callable[[Sequence[Array]], Any]) -> None:
+    def _remember(self, key: Any, ready: Ready) -> None:
         with self._lock:
             if len(self._ready) >= _KEPT_SHAPES:
                 self._ready.clear()
@@ -116,6 +133,10 @@ class JitFunction:
         lines = [repr(self)]
         lines += [f"  {_key_text(key)}: {_made_text(made)}" for key, made in self._made.items()]
         return "\n".join(lines)
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) is np.ndarray and value.dtype.isnative
 
 
 def _is_traced(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

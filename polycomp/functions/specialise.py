@@ -16,7 +16,8 @@ from polycomp.functions.pytree import Structure, flatten, paths, unflatten
 from polycomp.graph import Graph, TensorType
 from polycomp.ops import operators
 from polycomp.options import Options
-from polycomp.runtime import Module
+from polycomp.runtime import ArgumentPlan, Module
+from polycomp.runtime.direct import declined
 from polycomp.tracing import Size, Tensor, Trace, Value
 
 Array = np.ndarray[Any, Any]
@@ -99,6 +100,36 @@ class Specialisation:
         if traced.graph.outputs:
             self.module = compile_graph(traced.graph, options).module(options.threads)
 
+    def direct(self, arrays: Sequence[Array]) -> Callable[..., Any]:
+        """A function of arrays like these that declines all others: it returns NotImplemented.
+
+        ``arrays`` are all arguments of the call, native and of type :class:`numpy.ndarray` exactly.
+        """
+        traced = self.traced
+        if self.module is None:
+            return declined
+        places = {position: place for place, position in enumerate(traced.used)}
+        plans = [ArgumentPlan(a.dtype, a.shape, places.get(i, -1)) for i, a in enumerate(arrays)]
+        prepared = self.module.prepare([arrays[p].shape for p in traced.used])
+        if self._returns_array():
+            return prepared.direct(plans, as_tuple=False)
+        call = prepared.direct(plans, as_tuple=True)
+        return call if call is declined or self._returns_tuple() else _restructured(call, traced)
+
+    def _returns_array(self) -> bool:
+        traced = self.traced
+        return traced.results == (_Output(0),) and isinstance(unflatten(traced.structure, iter([0])), int)
+
+    def _returns_tuple(self) -> bool:
+        """Whether the result is the outputs in a tuple, each once, in order."""
+        traced, plain = self.traced, tuple(range(len(self.traced.graph.outputs)))
+        computed = tuple(r.index for r in traced.results if isinstance(r, _Output))
+        return (
+            computed == plain
+            and len(traced.results) == len(plain)
+            and unflatten(traced.structure, iter(plain)) == plain
+        )
+
     def prepare(self, shapes: Sequence[tuple[int, ...]]) -> Callable[[Sequence[Array]], Any]:
         """A function of the call's arrays, which have these shapes."""
         traced = self.traced
@@ -107,13 +138,23 @@ class Specialisation:
         run: Run = self.module.prepare([shapes[p] for p in traced.used])
         if len(traced.used) < len(shapes):
             run = _selecting(run, traced.used)
-        if traced.results == (_Output(0),) and isinstance(unflatten(traced.structure, iter([0])), int):
+        if self._returns_array():
             return lambda arrays: run(arrays)[0]
         return lambda arrays: unflatten(traced.structure, iter(_filled(traced.results, run(arrays))))
 
 
 def _selecting(run: Run, used: Sequence[int]) -> Run:
     return lambda arrays: run([arrays[p] for p in used])
+
+
+def _restructured(call: Callable[..., Any], traced: Traced) -> Callable[..., Any]:
+    def restructured(*arrays: Any) -> Any:
+        outputs = call(*arrays)
+        if outputs is NotImplemented:
+            return outputs
+        return unflatten(traced.structure, iter(_filled(traced.results, outputs)))
+
+    return restructured
 
 
 def _filled(results: Sequence[Any], outputs: Sequence[Array]) -> list[Any]:

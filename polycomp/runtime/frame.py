@@ -10,7 +10,7 @@ import numpy as np
 
 from polycomp.runtime.binding import Binding, OutputPlan
 from polycomp.runtime.library import ThreadPool
-from polycomp.runtime.memory import ALIGNMENT, Bytes, address_of, allocate, empty_bytes
+from polycomp.runtime.memory import Bytes, address_of, alignment_for, allocate, empty_bytes
 
 # Words of a frame: a pool handle {core, threads}, the context {pool, status, timings}, then the addresses of inputs
 # and outputs, then the values of the sizes.
@@ -38,6 +38,7 @@ class Frame:
         self.words = (ctypes.c_int64 * (INPUTS_AT + n_arrays + n_sizes))()
         base = ctypes.addressof(self.words)
         self._sizes_at = INPUTS_AT + n_arrays
+        self.threads = threads
         self.words[_THREADS] = threads
         self.words[_POOL] = base if threads > 1 else 0
         self._arena, self._workspace = allocate(0), allocate(0)
@@ -61,6 +62,11 @@ class Frame:
         for i, size in enumerate(plan.binding.sizes, self._sizes_at):
             self.words[i] = size
         self.plan = plan
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """The arguments of ``polycomp_run`` as numbers."""
+        return tuple(argument.value or 0 for argument in self.arguments)
 
     def _replace(self, argument: int, size: int) -> Bytes:
         memory = allocate(size)
@@ -99,8 +105,9 @@ class Frame:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> tuple[np.ndarray[Any, Any], int]:
-    """A new uninitialised row-major array whose first element is 64-byte aligned, and that element's address."""
-    memory = empty_bytes(nbytes + ALIGNMENT)
+    """A new uninitialised row-major array whose first element is 64-byte aligned or better, and its address."""
+    alignment = alignment_for(nbytes)
+    memory = empty_bytes(nbytes + alignment)
     start = address_of(memory)
-    offset = -start % ALIGNMENT
+    offset = -start % alignment
     return np.ndarray(shape, dtype, memory, offset), start + offset

@@ -27,14 +27,17 @@ class Library:
 
     def function(self, name: str, result: Any) -> Any:
         """The exported function ``name``, with its ctypes result type. It keeps the library loaded."""
-        try:
-            address = ctypes.cast(self._functions[name], ctypes.c_void_p).value
-        except AttributeError as e:
-            raise ModuleFileError(f"{self._label} is damaged: its code has no function {name!r}") from e
         # Made from the address, because ctypes' own function objects refer to themselves and would live on.
-        found: Any = ctypes.CFUNCTYPE(result)(address or 0)
+        found: Any = ctypes.CFUNCTYPE(result)(self.address(name))
         found.library = self
         return found
+
+    def address(self, name: str) -> int:
+        """Where the exported function ``name`` is. It does not keep the library loaded."""
+        try:
+            return ctypes.cast(self._functions[name], ctypes.c_void_p).value or 0
+        except AttributeError as e:
+            raise ModuleFileError(f"{self._label} is damaged: its code has no function {name!r}") from e
 
 
 def _load(content: bytes | memoryview, label: str) -> tuple[ctypes.CDLL, int]:
@@ -82,7 +85,8 @@ def _unload(handle: int, descriptor: int) -> None:
 class ThreadPool:
     """A native thread pool; its threads are joined when nothing refers to it any more.
 
-    ``address`` is the native pool's, ``threads`` counts the caller too.
+    ``address`` is the native pool's, ``threads`` counts the caller too; ``record`` holds both, and this object's own
+    address, for native code.
     """
 
     def __init__(self, library: Library, threads: int) -> None:
@@ -92,6 +96,7 @@ class ThreadPool:
             raise ExecutionError(f"cannot start {threads - 1} worker threads; run the module with fewer threads")
         self.address: int = address
         self.threads = threads
+        self.record = (ctypes.c_int64 * 3)(address, threads, id(self))
         finalizer = weakref.finalize(self, _destroy_pool, library, address, os.getpid())
         finalizer.atexit = False
 
@@ -103,11 +108,15 @@ def _destroy_pool(library: Library, address: int, owner: int) -> None:
 
 
 class SharedPool:
-    """Hands out one thread pool, replaced by a larger one when more threads are wanted."""
+    """Hands out one thread pool, replaced by a larger one when more threads are wanted.
+
+    ``cell`` is a word for native code that holds the interpreter's lock: the address of the pool's record, or 0.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pool: ThreadPool | None = None
+        self.cell = ctypes.c_int64(0)
         os.register_at_fork(after_in_child=self._forget)
 
     def get(self, threads: int, library: Library) -> ThreadPool:
@@ -122,11 +131,14 @@ class SharedPool:
         with self._lock:
             pool = self._pool
             if pool is None or pool.threads < threads:
-                pool = self._pool = ThreadPool(library, threads)
+                pool = ThreadPool(library, threads)
+                self.cell.value = ctypes.addressof(pool.record)  # before the old pool goes
+                self._pool = pool
             return pool
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
+        self.cell.value = 0
         self._pool = None
 
 

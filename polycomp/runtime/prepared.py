@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from polycomp.errors import ExecutionError
+from polycomp.runtime.direct import ArgumentPlan, declined, direct_call
 from polycomp.runtime.frame import INPUTS_AT, Frame, RunPlan
 from polycomp.runtime.library import Library, SharedPool
-from polycomp.runtime.memory import ALIGNMENT, empty_bytes
+from polycomp.runtime.memory import alignment_for, empty_bytes
 
 Array = np.ndarray[Any, Any]
+
+_DIRECT_SCRATCH = 1 << 20
+"""Bytes. A run with more takes so long that microseconds before it do not count."""
 
 _addressof, _ndarray = ctypes.addressof, np.ndarray
 _from_buffer: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
@@ -43,7 +47,17 @@ class PreparedRun:
         self._entry = entry
         self._threads, self._pools, self._library = threads
         self._item_bytes = tuple(item_bytes)
-        self._outputs = tuple((o.shape, o.dtype, o.nbytes + ALIGNMENT) for o in plan.binding.outputs)
+        self._outputs = tuple((o.shape, o.dtype, o.nbytes, alignment_for(o.nbytes)) for o in plan.binding.outputs)
+
+    def direct(self, arguments: Sequence[ArgumentPlan], as_tuple: bool) -> Callable[..., Any]:
+        """See :func:`polycomp.runtime.direct.direct_call`. The function keeps scratch memory of its own."""
+        plan = self._plan
+        if plan.arena_bytes + plan.workspace_bytes > _DIRECT_SCRATCH:
+            return declined
+        frame = self._new_frame()
+        frame.prepare(plan)
+        cell = ctypes.addressof(self._pools.cell) if self._threads > 1 else 0
+        return direct_call(self._library, frame, arguments, plan.binding.outputs, cell, as_tuple, self)
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """Raises :class:`ExecutionError` when an index lies outside of its tensor, or memory is short."""
@@ -66,10 +80,10 @@ class PreparedRun:
                 words[place] = address
                 place += 1
             results = []
-            for shape, dtype, size in self._outputs:
-                memory = empty_bytes(size)
+            for shape, dtype, size, alignment in self._outputs:
+                memory = empty_bytes(size + alignment)
                 start = _addressof(_from_buffer(memory))
-                offset = -start % ALIGNMENT
+                offset = -start % alignment
                 words[place] = start + offset
                 place += 1
                 results.append(_ndarray(shape, dtype, memory, offset))
