@@ -78,9 +78,11 @@ def _hints(loop: Loop) -> str:
 def _allocation(node: Allocate) -> str:
     where = "registers" if node.scope is Scope.REGISTER else "memory"
     origin = ", ".join(map(notation, node.origin))
-    moved = "" if all(notation(o) == "0" for o in node.origin) else f"  # from [{origin}] on"
-    shape = ", ".join(notation(wrap(d)) for d in node.shape)
-    return f"{node.tensor.name} = {where}({node.tensor.dtype.value}, [{shape}]){moved}"
+    notes = [] if all(notation(o) == "0" for o in node.origin) else [f"from [{origin}] on"]
+    notes += [f"dimension {d} modulo {fold}" for d, fold in enumerate(node.folds) if fold]
+    shape = ", ".join(notation(wrap(d)) for d in node.stored_shape)
+    comment = f"  # {', '.join(notes)}" if notes else ""
+    return f"{node.tensor.name} = {where}({node.tensor.dtype.value}, [{shape}]){comment}"
 
 
 def _leaf(leaf: Leaf, kernel: Kernel, depth: int, ranges: Mapping[Var, Interval]) -> Iterator[Line]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from polycomp.errors import NestingError, PlacementError, UnknownLoopError
 from polycomp.expr import (
@@ -122,18 +122,26 @@ def _place_before(
     return position, stages.nest([dataclasses.replace(x, var=fresh[x.var]) for x in copies], body)
 
 
-def with_scope(tree: Nodes, tensor: Tensor, scope: Scope) -> Nodes:
-    """The tree with ``tensor`` stored in ``scope``."""
+def with_storage(tree: Nodes, tensor: Tensor, change: Callable[[Allocate], Allocate]) -> Nodes:
+    """The tree with the storage of ``tensor`` changed."""
     result: list[Node] = []
     for node in tree:
         if isinstance(node, Leaf):
             result.append(node)
             continue
-        node = dataclasses.replace(node, body=with_scope(node.body, tensor, scope))
-        if isinstance(node, Allocate) and node.tensor is tensor:
-            node = dataclasses.replace(node, scope=scope)
-        result.append(node)
+        node = dataclasses.replace(node, body=with_storage(node.body, tensor, change))
+        result.append(change(node) if isinstance(node, Allocate) and node.tensor is tensor else node)
     return tuple(result)
+
+
+def folded(tree: Nodes, tensor: Tensor, dimension: int, factor: int) -> Nodes:
+    """The tree with ``tensor`` kept modulo ``factor`` along one dimension."""
+
+    def change(node: Allocate) -> Allocate:
+        folds = node.folds or (0,) * tensor.rank
+        return dataclasses.replace(node, folds=(*folds[:dimension], factor, *folds[dimension + 1 :]))
+
+    return with_storage(tree, tensor, change)
 
 
 def compute_at(

@@ -11,8 +11,11 @@ from polycomp.poly.kernel import Kernel
 from polycomp.poly.legality import Violation, ViolationKind, verify_kernel
 from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, walk
 from polycomp.schedules.handles import quoted
+from polycomp.schedules.placement import folded
 from polycomp.schedules.rewrite import path_to_loop, replace_loop, statements_in
 from polycomp.schedules.trace import Step
+
+_FOLDS_TRIED = 3  # each costs a proof
 
 _KINDS = {"parallel": LoopKind.PARALLEL, "vectorize": LoopKind.VECTOR}
 
@@ -43,6 +46,8 @@ def refusal(head: str, violation: Violation, remedies: list[str]) -> IllegalSche
 def _remedies(step: Step, before: Kernel, violation: Violation) -> Iterator[str]:
     if step.primitive in _KINDS and violation.kind is ViolationKind.RACE:
         yield from _for_races(step, before, violation)
+    elif step.primitive == "fold_storage" and violation.kind is ViolationKind.OVERWRITTEN:
+        yield _larger_fold(step, before) or violation.remedy
     elif order := _order(before, violation):
         yield order
     elif violation.remedy:
@@ -63,6 +68,20 @@ def _for_races(step: Step, before: Kernel, violation: Violation) -> Iterator[str
         yield f"rfactor({statement.tensor.name!r}, ...) gives each iteration a partial result of its own"
     elif shared := _shared_buffer(before, violation, step.operands[0]):
         yield f"compute_at({shared!r}, {step.operands[0]!r}) gives each iteration a buffer of its own"
+
+
+def _larger_fold(step: Step, before: Kernel) -> str:
+    """The next larger factor with which a fold is legal; "" when none of the few that are tried is."""
+    given = dict(zip(("tensor", "dimension", "factor"), step.operands, strict=False)) | dict(step.options)
+    name, dimension, factor = given["tensor"], given["dimension"], given["factor"]
+    tensor = next(s.tensor for s in before.statements.values() if s.tensor.name == name)
+    extent = next(n.shape[dimension] for n, _ in walk(before.tree) if isinstance(n, Allocate) and n.tensor is tensor)
+    limit = factor + 1 + _FOLDS_TRIED
+    for larger in range(factor + 1, min(limit, extent) if isinstance(extent, int) else limit):
+        tree = folded(before.tree, tensor, dimension, larger)
+        if verify_kernel(dataclasses.replace(before, tree=tree)).legal:
+            return f"fold_storage({name!r}, {dimension}, {larger}) is legal"
+    return ""
 
 
 def _loop_named(kernel: Kernel, name: str) -> Loop:

@@ -185,15 +185,57 @@ class StagePrimitives(ScheduleState):
             z[i2] = y[i2] + y[i2 + 2]
         """
         stage, where = self.tensor(tensor), _scope(scope)
-        stored = [n for n, _ in walk(self.tree) if isinstance(n, Allocate)]
-        if all(n.tensor is not stage for n in stored):
-            names = quoted(dict.fromkeys(n.tensor.name for n in stored))
-            raise PlacementError(f"set_scope of {stage.name!r}: it is an argument; tensors stored here are {names}")
-        shape = next(n.shape for n in stored if n.tensor is stage)
+        shape = self._storage("set_scope", stage).stored_shape
         if where is Scope.REGISTER and not all(isinstance(d, int) for d in shape):
             extents = ", ".join(map(str, shape))
             raise PlacementError(f"set_scope of {stage.name!r} to registers: its size [{extents}] is not constant")
-        self.kernel = dataclasses.replace(self.kernel, tree=placement.with_scope(self.tree, stage, where))
+        tree = placement.with_storage(self.tree, stage, lambda node: dataclasses.replace(node, scope=where))
+        self.kernel = dataclasses.replace(self.kernel, tree=tree)
+
+    @primitive
+    def fold_storage(self, tensor: TensorLike, dimension: int, factor: int) -> None:
+        """Store element ``i`` of a dimension of an intermediate tensor at ``i % factor``: only so much is kept.
+
+        Legal when every element is read before another one is written to its place. Steps of time that need only the
+        step before are kept modulo 2; computing the tensor elsewhere (:meth:`compute_at`) stores it whole again.
+
+        >>> u = pc.recurrence((50, 10), lambda u, t, i: pc.select(t < 1, x[i], u[t - 1, i] * 0.5), name="u")
+        >>> s = pc.Schedule(pc.compute((10,), lambda j: u[49, j] + 1.0, "last"))
+        >>> s.fold_storage("u", 0, 2)
+        >>> s.show()
+        u = memory(float32, [2, 10])  # dimension 0 modulo 2
+        for t in range(50):
+            for i in range(10):
+                u[t, i] = select(t < 1, x[i], u[t - 1, i] * 0.5)
+        for j in range(10):
+            last[j] = u[49, j] + 1.0
+        """
+        stage = self.tensor(tensor)
+        shape = self._storage("fold_storage", stage).shape
+        if isinstance(dimension, bool) or not isinstance(dimension, int) or not 0 <= dimension < stage.rank:
+            raise FactorError(
+                f"fold_storage: {stage.name!r} has {stage.rank} dimensions, there is no dimension {dimension!r}"
+            )
+        if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+            raise FactorError(f"fold_storage of {stage.name!r} needs a positive int as factor, not {factor!r}")
+        extent = shape[dimension]
+        if isinstance(extent, int) and factor >= extent:
+            raise FactorError(
+                f"fold_storage of {stage.name!r}: dimension {dimension} has {extent} elements; fewer than that can be "
+                f"kept, not {factor}"
+            )
+        self.kernel = dataclasses.replace(self.kernel, tree=placement.folded(self.tree, stage, dimension, factor))
+
+    def _storage(self, primitive_name: str, tensor: Tensor) -> Allocate:
+        """Where an intermediate tensor is stored. Raises :class:`PlacementError` for an argument."""
+        stored = [n for n, _ in walk(self.tree) if isinstance(n, Allocate)]
+        found = next((n for n in stored if n.tensor is tensor), None)
+        if found is None:
+            names = quoted(dict.fromkeys(n.tensor.name for n in stored))
+            raise PlacementError(
+                f"{primitive_name} of {tensor.name!r}: it is an argument; tensors stored here are {names}"
+            )
+        return found
 
 
 def _scope(scope: Scope | str) -> Scope:

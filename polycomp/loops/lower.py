@@ -10,15 +10,13 @@ from polycomp.expr import Expr, Load, Var, const, substitute, transform, wrap
 from polycomp.loops.guards import hoist_guards
 from polycomp.loops.ir import Alloc, Buffer, For, If, LoopNest, Stmt, Store
 from polycomp.loops.partition import partition, unswitch
+from polycomp.loops.place import Place
 from polycomp.loops.prefetch import prefetches
 from polycomp.loops.quotients import bind_quotients
 from polycomp.loops.visit import block, simplified
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.tree import Allocate, Leaf, Loop, Node, Scope
 from polycomp.te import Tensor
-
-Place = tuple[Buffer, tuple[Expr, ...]]
-"""Where a tensor lives: a buffer, and the tensor's coordinates of the buffer's first element."""
 
 Pass = Callable[[LoopNest, Kernel], LoopNest]
 
@@ -40,7 +38,7 @@ def build_nest(kernel: Kernel) -> LoopNest:
     outputs = tuple(_argument(t, 64) for t in kernel.outputs)
     places: dict[Tensor, Place] = {}
     for tensor, buffer in zip((*kernel.inputs, *kernel.outputs), (*inputs, *outputs), strict=True):
-        places[tensor] = (buffer, tuple(const(0) for _ in tensor.shape))
+        places[tensor] = Place(buffer, tuple(const(0) for _ in tensor.shape))
     body = _lower_nodes(kernel.tree, kernel, places)
     sources = dict.fromkeys(s for st in kernel.statements.values() for s in st.source.split(";") if s)
     return LoopNest(kernel.name, kernel.sizes, inputs, outputs, body, tuple(sources))
@@ -66,8 +64,8 @@ def _lower_node(node: Node, kernel: Kernel, places: Mapping[Tensor, Place]) -> S
             body = block([*hints, _lower_nodes(node.body, kernel, places)])
             return For(node.var, const(0), wrap(node.extent), node.kind, body)
         case Allocate():
-            buffer = Buffer(identifier(node.tensor.name), node.tensor.dtype, node.shape, node.scope)
-            inner = {**places, node.tensor: (buffer, node.origin)}
+            buffer = Buffer(identifier(node.tensor.name), node.tensor.dtype, node.stored_shape, node.scope)
+            inner = {**places, node.tensor: Place(buffer, node.origin, node.folds)}
             return Alloc(buffer, _lower_nodes(node.body, kernel, inner))
         case Leaf():
             return _lower_leaf(node, kernel, places)
@@ -79,16 +77,15 @@ def _lower_leaf(leaf: Leaf, kernel: Kernel, places: Mapping[Tensor, Place]) -> S
 
     def relocate(e: Expr) -> Expr | None:
         if isinstance(e, Load) and e.source in places:
-            buffer, origin = places[e.source]
-            return Load(buffer, tuple(i - o for i, o in zip(e.indices, origin, strict=True)))
+            return Load(places[e.source].buffer, places[e.source].position(e.indices))
         return None
 
     def change(e: Expr) -> Expr:
         return transform(substitute(e, values), relocate)
 
-    buffer, origin = places[statement.tensor]
-    indices = tuple(change(i) - o for i, o in zip(statement.indices, origin, strict=True))
-    stmt: Stmt = Store(buffer, indices, change(statement.value), statement.reduce, statement.source)
+    place = places[statement.tensor]
+    indices = place.position([change(i) for i in statement.indices])
+    stmt: Stmt = Store(place.buffer, indices, change(statement.value), statement.reduce, statement.source)
     for guard in reversed(leaf.guards):
         stmt = If(guard, stmt)
     return stmt

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from polycomp.expr import Expr, Var, const, loads, substitute
 from polycomp.loops.ir import Buffer, Prefetch
+from polycomp.loops.place import Place
 from polycomp.poly.bounds import required_region
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.tree import Ahead, Leaf, Loop, walk
@@ -16,12 +17,12 @@ _LINE_BYTES = 64
 _MOST_LINES = 16  # more hints than that per iteration cost more than they bring
 
 
-def prefetches(loop: Loop, ahead: Ahead, kernel: Kernel, place: tuple[Buffer, tuple[Expr, ...]]) -> list[Prefetch]:
+def prefetches(loop: Loop, ahead: Ahead, kernel: Kernel, place: Place) -> list[Prefetch]:
     """Statements that ask for what ``loop`` reads of the tensor ``ahead.distance`` iterations later.
 
     None when that is not a box of a few cache lines.
     """
-    buffer, origin = place
+    buffer = place.buffer
     inner: dict[Var, Dim] = {}
     indices: list[tuple[Expr, ...]] = []
     later = {loop.var: loop.var + ahead.distance}
@@ -38,7 +39,7 @@ def prefetches(loop: Loop, ahead: Ahead, kernel: Kernel, place: tuple[Buffer, tu
     lines = list(itertools.islice(itertools.product(*steps), _MOST_LINES + 1))
     if len(lines) > _MOST_LINES:
         return []
-    return [Prefetch(buffer, tuple(i - o for i, o in zip(line, origin, strict=True))) for line in lines]
+    return [Prefetch(buffer, place.position(line)) for line in lines]
 
 
 def _steps(part: tuple[Expr, Dim] | None, last: bool, buffer: Buffer) -> Iterator[Expr]:

@@ -73,6 +73,21 @@ class Problem:
     def add_equal(self, first: Iterable[Form], second: Iterable[Form]) -> None:
         self.zero += [a.plus(b, -1) for a, b in zip(first, second, strict=True)]
 
+    def add_same_position(self, first: Sequence[Form], second: Sequence[Form], folds: Sequence[int]) -> list[Var]:
+        """Require that two elements are at one position of their buffer; see :class:`Allocate` for ``folds``.
+
+        Along each folded dimension, ``first - second`` is the fold times a new variable; the result lists those.
+        """
+        turns: list[Var] = []
+        for d, (a, b) in enumerate(zip(first, second, strict=True)):
+            difference = a.plus(b, -1)
+            if folds and folds[d]:
+                turns.append(Var(f"turn.{d}^"))
+                difference = difference.plus(Form({turns[-1]: 1}), -folds[d])
+            self.zero.append(difference)
+        self.dims += turns
+        return turns
+
     def add_before(self, loop: Loop | None, names: Renaming) -> None:
         """Require that the renamed variable of ``loop`` is smaller than the loop's own."""
         if loop is not None:
@@ -156,9 +171,11 @@ class Exact:
         return Frame(self.context, self.schedule.forms, size_parameters(found, dims), dims)
 
 
-def primed(schedule: Schedule, leaf: Scheduled, shared: frozenset[Var], unknowns: Iterable[Var] = ()) -> Renaming:
+def primed(
+    schedule: Schedule, leaf: Scheduled, shared: frozenset[Var], unknowns: Iterable[Var] = (), prime: str = "'"
+) -> Renaming:
     """New names for the variables of ``leaf`` that are not ``shared``; their bounds are made known."""
-    names = {v: Var(f"{v.name}'") for v in (*(loop.var for loop in leaf.loops), *unknowns) if v not in shared}
+    names = {v: Var(f"{v.name}{prime}") for v in (*(loop.var for loop in leaf.loops), *unknowns) if v not in shared}
     for old, new in names.items():
         schedule.forms.ranges[new] = schedule.forms.ranges[old]
     return names

@@ -183,5 +183,10 @@ def allocate_at(leaf: Scheduled, storage: Storage) -> Allocate:
     return node
 
 
+def folds_of(leaf: Scheduled, storage: Storage) -> tuple[int, ...]:
+    """The folds of the buffer that ``storage`` names, as in :class:`Allocate`; arguments have none."""
+    return allocate_at(leaf, storage).folds if storage else ()
+
+
 def variables_in(dims: Iterable[Expr | int]) -> frozenset[Var]:
     return frozenset(v for d in dims for v in free_vars(wrap(d)))

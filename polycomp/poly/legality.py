@@ -2,7 +2,8 @@
 
 Legality is value-based: every element has one defining instance, or an initialisation and a set of updates, so a tree
 is right when every read sees the final value, reductions are started once and updated once per iteration, all accesses
-stay inside their buffers, outputs are complete, and iterations executed at the same time do not touch the same element.
+stay inside their buffers, outputs are complete, folded buffers hold each element until it is read, and iterations
+executed at the same time do not touch the same element.
 Each question is first put to the structural tier (:mod:`polycomp.poly.fast`) and to isl only when that says "maybe".
 
 An instance outside of its statement's domain computes padding. Nothing inside the domain reads it, so it may read
@@ -19,6 +20,7 @@ from polycomp.poly.leaves import Schedule
 from polycomp.poly.normal import unfused
 from polycomp.poly.questions import Questions
 from polycomp.poly.rule_bounds import outside_accesses
+from polycomp.poly.rule_folds import overwritten_elements
 from polycomp.poly.rule_outputs import incomplete_outputs
 from polycomp.poly.rule_races import racing_iterations
 from polycomp.poly.rule_reads import premature_reads
@@ -42,7 +44,9 @@ DEFAULT_QUOTA = 5_000_000
 
 Rule = Callable[[Questions], Iterator[Violation]]
 
-RULES: tuple[Rule, ...] = (outside_accesses, premature_reads, broken_reductions, incomplete_outputs, racing_iterations)
+RULES: tuple[Rule, ...] = (
+    outside_accesses, premature_reads, broken_reductions, incomplete_outputs, overwritten_elements, racing_iterations,
+)  # fmt: skip
 """All rules, in the order in which they are asked. Each gives the violations that it finds in a well-formed tree."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from polycomp.poly.exact import PairProblem, Values
 from polycomp.poly.fast import equal_variables
-from polycomp.poly.leaves import Scheduled, Storage, Touch
+from polycomp.poly.leaves import Scheduled, Storage, Touch, folds_of
 from polycomp.poly.questions import Questions
 from polycomp.poly.tree import Loop, LoopKind
 from polycomp.poly.violations import Violation, ViolationKind, element_text, instance_text
@@ -55,12 +55,19 @@ def _conflicts(
             continue
         if write and other is leaf and _is_horizontal(loop, leaf):
             continue
-        rows = list(zip(leaf.write.indices, touch.indices, strict=True))
+        pairs = zip(leaf.write.indices, touch.indices, strict=True)
+        folds = _folds(leaf, leaf.write)
+        rows = [pair for d, pair in enumerate(pairs) if not (folds and folds[d])]
         if loop.var in equal_variables(rows, outer, questions.provers[leaf]):
             continue
         yield from _race(questions, loop, depth, (leaf, leaf.write), (other, touch))
         if other is not leaf or not write:
             yield from _race(questions, loop, depth, (other, touch), (leaf, leaf.write))
+
+
+def _folds(leaf: Scheduled, touch: Touch) -> tuple[int, ...]:
+    assert touch.storage is not None
+    return folds_of(leaf, touch.storage)
 
 
 def _is_horizontal(loop: Loop, leaf: Scheduled) -> bool:
@@ -74,14 +81,16 @@ def _race(questions: Questions, loop: Loop, depth: int, first: _Use, second: _Us
     """A conflict in which the iteration of ``first`` is the smaller one."""
     (a, touch_a), (b, touch_b) = first, second
     pair = PairProblem(questions.schedule, a, b, depth, (touch_a, touch_b))
-    pair.equate(touch_a.indices, touch_b.indices)
+    pair.problem.add_same_position([pair.first(i) for i in touch_a.indices], touch_b.indices, _folds(b, touch_b))
     pair.precede(loop)
 
     def violation(values: Values) -> Violation:
         who, other = instance_text(b, values), instance_text(a, values, pair.names)
         kind = "parallel" if loop.kind is LoopKind.PARALLEL else "vectorised"
+        elements = dict.fromkeys((element_text(touch_b, values), element_text(touch_a, values, pair.names)))
+        where = ", which is at the place of ".join(elements)
         message = (
-            f"different iterations of the {kind} loop {loop.var.name} touch {element_text(touch_b, values)}: "
+            f"different iterations of the {kind} loop {loop.var.name} touch {where}: "
             f"{other} {_verb(first)} it and {who} {_verb(second)} it"
         )
         return Violation(ViolationKind.RACE, message, _remedy(a, b), other, who)

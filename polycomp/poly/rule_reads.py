@@ -19,10 +19,10 @@ def premature_reads(questions: Questions) -> Iterator[Violation]:
     for leaf in questions.schedule.leaves:
         for touch in leaf.reads:
             for statement in questions.statements.get(touch.tensor, ()):
-                yield from _Read(questions, leaf, touch, statement).violations()
+                yield from Read(questions, leaf, touch, statement).violations()
 
 
-class _Read:
+class Read:
     """One read, and one of the statements that define the element."""
 
     def __init__(self, questions: Questions, leaf: Scheduled, touch: Touch, statement: Statement) -> None:
@@ -48,14 +48,19 @@ class _Read:
     def violations(self) -> Iterator[Violation]:
         if self._proven():
             return
+        wanted = self.problem()
+        pieces = [piece for writer in self.writers for piece in self._provided(writer, wanted)]
+        yield from self.questions.unless_covered(wanted, pieces, self._violation)
+
+    def problem(self) -> Problem:
+        """All executions of the read, each with every value of the reduction's iterators."""
         wanted = Problem(self.schedule)
         wanted.add_leaf(self.leaf, {})
         wanted.add_touch(self.touch, {})
         wanted.nonnegative += self.facts
         for var, extent in self.extents.items():
             wanted.add_box(var, extent)
-        pieces = [piece for writer in self.writers for piece in self._provided(writer, wanted)]
-        yield from self.questions.unless_covered(wanted, pieces, self._violation)
+        return wanted
 
     def _proven(self) -> bool:
         """Whether one writer before the read, in the same iteration of all common loops, computes the element."""

@@ -54,6 +54,8 @@ def _allocate_flaws(node: Allocate, scope: frozenset[Var], kernel: Kernel) -> It
         yield _flaw(f"the input {name} cannot be allocated")
     if len(node.origin) != node.tensor.rank or len(node.shape) != node.tensor.rank:
         yield _flaw(f"the buffer of {name} has not the tensor's rank {node.tensor.rank}")
+    if node.folds and (len(node.folds) != node.tensor.rank or min(node.folds) < 0):
+        yield _flaw(f"the buffer of {name} is folded to {node.folds}, which does not fit its dimensions")
     yield from _unknown(f"the buffer of {name}", (*node.origin, *node.shape), scope)
 
 

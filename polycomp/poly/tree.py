@@ -66,13 +66,23 @@ class Leaf:
 @dataclasses.dataclass(frozen=True)
 class Allocate:
     """Within ``body``, ``tensor[x]`` is stored at ``x - origin`` of a buffer of ``shape``, private to each execution
-    of this node. Its content is undefined at the start."""
+    of this node. Its content is undefined at the start.
+
+    ``folds`` is empty, or has a number per dimension: where it is not 0, the buffer has only so many positions along
+    that dimension, and what would be at ``p`` is at ``p`` modulo that number (Halide's ``fold_storage``).
+    """
 
     tensor: Tensor
     scope: Scope
     origin: tuple[Expr, ...]
     shape: tuple[Dim, ...]
     body: tuple[Node, ...]
+    folds: tuple[int, ...] = ()
+
+    @property
+    def stored_shape(self) -> tuple[Dim, ...]:
+        """The shape of the memory that it takes."""
+        return tuple(f or n for f, n in zip(self.folds, self.shape, strict=True)) if self.folds else self.shape
 
 
 Node = Loop | Leaf | Allocate

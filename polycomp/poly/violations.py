@@ -23,6 +23,7 @@ class ViolationKind(enum.Enum):
     REPEATED = "repeated"  # an instance is executed twice where once is meant
     OUTSIDE = "outside"  # a reduction is updated with an iteration outside of its domain
     RACE = "race"  # two iterations of a PARALLEL or VECTOR loop touch the same element
+    OVERWRITTEN = "overwritten"  # a position of a folded buffer is reused before what it holds is read
     UNKNOWN = "unknown"  # could not be decided; treated as illegal
 
 
@@ -59,9 +60,13 @@ def explain(violation: Violation) -> str:
 
 def instance_text(leaf: Scheduled, values: Mapping[Expr, int], names: Mapping[Var, Var] | None = None) -> str:
     """The instance of a leaf at sampled ``values``: ``C.update[i=0, j=3, k=0]``."""
-    renamed: dict[Expr, int] = {old: values[new] for old, new in (names or {}).items() if new in values}
-    at: dict[Expr, int] = {**values, **renamed}
+    at = _renamed(values, names)
     return point_text(leaf.statement, [evaluate(p, at) for p in leaf.point])
+
+
+def _renamed(values: Mapping[Expr, int], names: Mapping[Var, Var] | None) -> Mapping[Expr, int]:
+    """``values`` in which each variable has the value of the one that ``names`` gives for it."""
+    return {**values, **{old: values[new] for old, new in (names or {}).items() if new in values}}
 
 
 def point_text(statement: Statement, point: Sequence[int]) -> str:
@@ -70,9 +75,10 @@ def point_text(statement: Statement, point: Sequence[int]) -> str:
     return _indexed(statement.name, parts)
 
 
-def element_text(touch: Touch, values: Mapping[Expr, int]) -> str:
+def element_text(touch: Touch, values: Mapping[Expr, int], names: Mapping[Var, Var] | None = None) -> str:
     """The element of a touch at sampled ``values``: ``A_packed[0, 7]``."""
-    return _indexed(touch.tensor.name, (str(evaluate(i, values)) for i in touch.indices))
+    at = _renamed(values, names)
+    return _indexed(touch.tensor.name, (str(evaluate(i, at)) for i in touch.indices))
 
 
 def sizes_text(values: Mapping[Expr, int], sizes: tuple[Var, ...]) -> str:

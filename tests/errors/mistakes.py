@@ -107,6 +107,17 @@ def last_step() -> Schedule:
     return Schedule(pc.compute((8,), lambda i: u[3, i] * 1.0, "last"))
 
 
+def leaning() -> Schedule:
+    """``last[i]``, the last of four steps of time in which each element is added to its right neighbour."""
+    x = pc.placeholder((8,), name="x")
+
+    def step(u: Any, t: Any, i: Any) -> Any:
+        return pc.select(t < 1, x[i], pc.select(i >= 1, u[t - 1, i - 1] + u[t - 1, i], u[t - 1, i]))
+
+    u = pc.recurrence((4, 8), step, name="u")
+    return Schedule(pc.compute((8,), lambda i: u[3, i] * 1.0, "last"))
+
+
 def model(*nodes: onnx.NodeProto, rows: int | str = 2) -> onnx.ModelProto:
     """A model of ``nodes`` from ``x`` (rows by 8) to ``y``; without any, ``y = relu(x @ w)``."""
     made = nodes or (

@@ -128,6 +128,11 @@ def _serial(rng: random.Random, schedule: Schedule) -> None:
     schedule.serial(_loop(rng, schedule))
 
 
+def _fold_storage(rng: random.Random, schedule: Schedule) -> None:
+    tensor = _tensor(rng, schedule)
+    schedule.fold_storage(tensor, rng.randrange(tensor.rank), rng.randint(1, 3))
+
+
 _PRIMITIVES: Sequence[Primitive] = (
     _split, _split, _split, _fuse, _reorder, _reorder, _parallel, _vectorize, _unroll, _compute_at, _compute_at,
     _compute_at, _inline, _cache_write, _cache_read, _rfactor,
@@ -135,7 +140,7 @@ _PRIMITIVES: Sequence[Primitive] = (
 
 _ALL: Sequence[Primitive] = (
     *_PRIMITIVES, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _compute_root, _tile, _serial, _reorder, _parallel,
-    _parallel, _vectorize,
+    _parallel, _vectorize, _fold_storage, _fold_storage, _fold_storage,
 )  # fmt: skip
 
 
@@ -163,7 +168,7 @@ def _stencil_in_time(rng: random.Random) -> Schedule:
         return select(t < back, x[i], value)
 
     u = te.recurrence((steps, size), body, "float64", "u")
-    if rng.random() < 0.3:
+    if rng.random() < 0.6:
         u = te.compute((size,), lambda i: u[steps - 1, i] * 2.0, "last")
     return Schedule(u, ranges=ranges)
 

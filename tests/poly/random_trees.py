@@ -321,6 +321,15 @@ def resize_storage(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -
     return (dataclasses.replace(node, shape=tuple(shape), origin=tuple(origin)),)
 
 
+def fold_storage(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -> Nodes | None:
+    """Keep one dimension of a buffer modulo a small number."""
+    if not isinstance(node, Allocate) or not node.shape:
+        return None
+    folds = [0] * len(node.shape)
+    folds[rng.randrange(len(folds))] = rng.randint(1, 3)
+    return (dataclasses.replace(node, folds=tuple(folds)),)
+
+
 def drop_guard(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -> Nodes | None:
     if not isinstance(node, Leaf) or not node.guards:
         return None
@@ -466,7 +475,7 @@ def _without(nodes: Nodes, statements: Sequence[str], tensor: Tensor) -> Nodes:
 REWRITES: Sequence[Rewrite] = (
     interchange, interchange, split, split, split, fuse_loops, fission, merge, merge, swap, change_kind, change_kind,
     reverse_loop, peel, move_producer, sink_storage, resize_storage, drop_guard, duplicate, guard_init,
-    compute_in_tile, compute_in_tile, compute_in_tile, odd_guard, shift_or_stretch, overlap,
+    compute_in_tile, compute_in_tile, compute_in_tile, odd_guard, shift_or_stretch, overlap, fold_storage,
 )  # fmt: skip
 
 

@@ -41,10 +41,15 @@ class Storage:
     origin: tuple[int, ...]
     values: np.ndarray[Any, Any]
     depth: int
+    folds: tuple[int, ...]
+    holders: dict[tuple[int, ...], tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    """Which element was written last to each position; in a folded buffer another may be asked for."""
 
 
-def _storage(shape: Sequence[int], origin: Sequence[int], depth: int) -> Storage:
-    return Storage(tuple(shape), tuple(origin), np.full(tuple(max(0, n) for n in shape), UNDEFINED), depth)
+def _storage(shape: Sequence[int], origin: Sequence[int], depth: int, folds: Sequence[int] = ()) -> Storage:
+    kept = tuple(f or n for f, n in zip(folds or [0] * len(shape), shape, strict=True))
+    values = np.full(tuple(max(0, n) for n in kept), UNDEFINED)
+    return Storage(tuple(shape), tuple(origin), values, depth, tuple(folds))
 
 
 @dataclasses.dataclass
@@ -117,7 +122,12 @@ class Interpreter:
             record.check_horizontal()
 
     def allocate(self, node: Allocate) -> None:
-        made = _storage([self.integer(d) for d in node.shape], [self.integer(o) for o in node.origin], self.depth)
+        made = _storage(
+            [self.integer(d) for d in node.shape],
+            [self.integer(o) for o in node.origin],
+            self.depth,
+            node.folds,
+        )
         self.storages.setdefault(node.tensor, []).append(made)
         self.nodes(node.body)
         self.storages[node.tensor].pop()
@@ -135,22 +145,30 @@ class Interpreter:
                 self.values[axis] = value
 
     def execute(self, statement: Statement, point: tuple[int, ...]) -> None:
-        storage, place = self.place(statement.tensor, [self.integer(i) for i in statement.indices])
+        element = [self.integer(i) for i in statement.indices]
+        storage, place = self.place(statement.tensor, element)
         if storage.depth < 0:
             self.executed[statement.name, point] += 1
         value = self.value(statement.value)
         if statement.reduce:
             assert statement.reduce == "sum"
-            value = float(storage.values[place]) + value
+            value = self.held(storage, place, element) + value
         self.touch(storage, place, True, statement)
         storage.values[place] = value
+        storage.holders[place] = tuple(element)
+
+    def held(self, storage: Storage, place: tuple[int, ...], element: Sequence[int]) -> float:
+        """What is at ``place``: undefined when that is another element by now."""
+        overwritten = storage.holders.get(place, tuple(element)) != tuple(element)
+        return UNDEFINED if overwritten else float(storage.values[place])
 
     def place(self, tensor: Tensor, index: Sequence[int]) -> tuple[Storage, tuple[int, ...]]:
         storage = self.storages[tensor][-1]
         place = tuple(x - o for x, o in zip(index, storage.origin, strict=True))
         if not all(0 <= p < n for p, n in zip(place, storage.shape, strict=True)):
             raise FaultError(f"{tensor.name}{list(index)} is outside of its buffer")
-        return storage, place
+        folds = storage.folds or (0,) * len(place)
+        return storage, tuple(p % f if f else p for p, f in zip(place, folds, strict=True))
 
     def touch(self, storage: Storage, place: tuple[int, ...], write: bool, statement: Statement | None = None) -> None:
         for record in self.concurrent:
@@ -196,7 +214,7 @@ class Interpreter:
             raise FaultError("an undefined index")
         storage, place = self.place(e.source, [int(i) for i in index])
         self.touch(storage, place, False)
-        return float(storage.values[place])
+        return self.held(storage, place, [int(i) for i in index])
 
 
 _OPERATIONS: Mapping[str, Callable[[float, float], float]] = {

@@ -222,6 +222,79 @@ def test_a_shared_buffer_races_and_a_private_one_does_not() -> None:
     )
 
 
+def folded_chain(fold: int, *body: Node) -> Kernel:
+    """B is kept modulo ``fold``."""
+    kernel = chain()
+    b = kernel.statements["B"].tensor
+    return with_tree(kernel, Allocate(b, Scope.WORKSPACE, (ZERO,), (6,), body, (fold,)))
+
+
+def test_a_fold_keeps_what_is_still_read() -> None:
+    fused = loops((Leaf("B", (I,)), Leaf("C", (I - 1,), (I > 0,))), (I, 6))
+    accepted(folded_chain(2, fused))
+    accepted(folded_chain(3, fused))
+    assert rejected(folded_chain(1, fused), ViolationKind.OVERWRITTEN) == (
+        "C[i=0] reads B[0] after B[i=1] has written B[1] to its place (dimension 0 is kept modulo 1); "
+        "it is legal when more of B is kept, or what is kept is read sooner"
+    )
+    apart = (loops((Leaf("B", (I,)),), (I, 6)), loops((Leaf("C", (J,)),), (J, 5)))
+    assert rejected(folded_chain(5, *apart), ViolationKind.OVERWRITTEN) == (
+        "C[i=0] reads B[0] after B[i=5] has written B[5] to its place (dimension 0 is kept modulo 5); "
+        "it is legal when more of B is kept, or what is kept is read sooner"
+    )
+
+
+def test_what_a_fold_overwrites_may_be_computed_again() -> None:
+    again = (loops((Leaf("B", (I + J,)),), (J, 2)), Leaf("C", (I,)))
+    backwards = (loops((Leaf("B", (I - J + 1,)),), (J, 2)), Leaf("C", (I,)))
+    for body in (again, backwards):
+        accepted(folded_chain(2, loops(body, (I, 5))))
+        assert "to its place" in rejected(folded_chain(1, loops(body, (I, 5))), ViolationKind.OVERWRITTEN)
+
+
+def test_iterations_at_the_same_time_share_the_places_of_a_fold() -> None:
+    a = te.placeholder((6,), "float64", "A")
+    b = te.compute((6,), lambda i: a[i] + 1.0, "B")
+    kernel = kernel_of([te.compute((6,), lambda i: b[i] * 2.0, "C")])
+
+    def with_fold(kind: LoopKind) -> Kernel:
+        body = (loops((Leaf("B", (I,)), Leaf("C", (I,))), (I, 6), kind=kind),)
+        return with_tree(kernel, Allocate(b, Scope.WORKSPACE, (ZERO,), (6,), body, (4,)))
+
+    accepted(with_fold(LoopKind.SERIAL))
+    assert rejected(with_fold(LoopKind.PARALLEL), ViolationKind.RACE) == (
+        "different iterations of the parallel loop i touch B[4], which is at the place of B[0]: B[i=0] writes it and "
+        "B[i=4] writes it; it is legal when each iteration has a buffer of its own or computes different elements"
+    )
+
+
+def test_a_reduction_in_a_fold() -> None:
+    """All updates of a sum come after what was in its place, and it is read before the next one begins."""
+    a, k = te.placeholder((4, 3), "float64", "A"), te.reduce_axis(3, "k")
+    b = te.compute((4,), lambda i: te.sum(a[i, k], axis=k), "B")
+    kernel = kernel_of([te.compute((4,), lambda i: b[i] * 2.0, "C")])
+
+    def with_fold(*body: Node) -> Kernel:
+        return with_tree(kernel, Allocate(b, Scope.WORKSPACE, (ZERO,), (4,), body, (1,)))
+
+    row = loops((Leaf("B.update", (I, K)),), (K, 3))
+    accepted(with_fold(loops((Leaf("B.init", (I,)), row, Leaf("C", (I,))), (I, 4))))
+    early = loops((Leaf("B.init", (J,)),), (J, 4))
+    rest = loops((row, Leaf("C", (I,))), (I, 4))
+    message = rejected(with_fold(early, rest), ViolationKind.OVERWRITTEN)
+    assert "reads B[0] after B.init[i=1] has written B[1] to its place" in message
+
+
+def test_a_fold_that_does_not_fit_its_buffer() -> None:
+    kernel = chain()
+    b = kernel.statements["B"].tensor
+    body = (loops((Leaf("B", (I,)), Leaf("C", (I - 1,), (I > 0,))), (I, 6)),)
+    wrong = with_tree(kernel, Allocate(b, Scope.WORKSPACE, (ZERO,), (6,), body, (2, 2)))
+    assert rejected(wrong, ViolationKind.STRUCTURE) == (
+        "the buffer of B is folded to (2, 2), which does not fit its dimensions"
+    )
+
+
 def test_padding_may_be_computed_from_undefined_values() -> None:
     """A register tile that reaches beyond the output, as long as it stays inside of its buffers."""
     a = te.placeholder((5,), "float64", "A")

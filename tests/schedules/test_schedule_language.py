@@ -98,6 +98,26 @@ def test_a_function_for_every_size() -> None:
         np.testing.assert_allclose(multiply(a, b), a @ b, rtol=1e-4, atol=1e-4)
 
 
+def test_a_folded_recurrence_of_any_size() -> None:
+    n = pc.size("n")
+    x = pc.placeholder((n,), name="x")
+
+    def step(u: Any, t: Any, i: Any) -> Any:
+        return pc.select(t < 1, x[i], pc.select(i >= 1, u[t - 1, i] + u[t - 1, i - 1], u[t - 1, i]))
+
+    u = pc.recurrence((7, n), step, name="u")
+    s = pc.Schedule(pc.compute((n,), lambda i: u[6, i] * 1.0, "last"))
+    s.vectorize(s.split("i", 8)[1])
+    s.fold_storage("u", dimension=0, factor=2)
+    function = pc.build(s, threads=1)
+    for size in (1, 8, 19):
+        data = numbers(size)
+        expected = data.copy()
+        for _ in range(6):
+            expected[1:] += expected[:-1].copy()
+        np.testing.assert_allclose(function(data), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_several_outputs_are_a_tuple() -> None:
     x = pc.placeholder((5,), name="x")
     more, less = pc.compute((5,), lambda i: x[i] + 1.0, "more"), pc.compute((5,), lambda i: x[i] - 1.0, "less")
