@@ -2,9 +2,9 @@
 
 python examples/winograd.py [--size 56] [--channels 64] [--filters 64] [--rounds 15]
 
-Tiles of 6 by 6 inputs are transformed, so that the convolution of a tile is a product of numbers; summed over the channels, that is a
-matrix product for each of the 36 points. A second transformation makes 4 by 4 outputs of them (Lavin and Gray, Fast Algorithms for
-Convolutional Neural Networks, 2015).
+Tiles of 6 by 6 inputs are transformed, so that the convolution of a tile is a product of numbers; summed over the
+channels, that is a matrix product for each of the 36 points. A second transformation makes 4 by 4 outputs of them (Lavin
+and Gray, Fast Algorithms for Convolutional Neural Networks, 2015).
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def sum_of(coefficients: Sequence[float], element: Callable[[int], Any]) -> Any:
     for i, c in enumerate(coefficients):
         if c:
             term = element(i) if abs(c) == 1 else element(i) * abs(float(c))
-            total = (term if c > 0 else -term) if total is None else total + term if c > 0 else total - term
+            if total is None:
+                total = term if c > 0 else -term
+            else:
+                total = total + term if c > 0 else total - term
     return total
 
 
