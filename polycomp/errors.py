@@ -143,6 +143,10 @@ class UnsupportedFunctionError(TracingError):
     """A numpy function, or an argument of one, that cannot be traced."""
 
 
+class UnsupportedAttributeError(UnsupportedFunctionError, AttributeError):
+    """An attribute or method of numpy's arrays that traced tensors have not."""
+
+
 class LeakedTensorError(TracingError):
     """A traced tensor was used outside of the call of the function that it belongs to."""
 

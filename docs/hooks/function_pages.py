@@ -9,12 +9,18 @@ import types
 from docstrings import first_sentence, to_markdown
 
 import polycomp
+from polycomp.tracing.dispatch import function_names
 
 
 def functions() -> str:
     """All functions of the package that work on traced tensors, with their parameters."""
     rows = [_row(name) for name in polycomp.__all__ if _is_array_function(name)]
     return "\n".join(["| function | parameters | what it gives |", "|---|---|---|", *rows])
+
+
+def numpy_functions() -> str:
+    """The names of numpy's functions that may be called on traced tensors."""
+    return ", ".join(f"`{name}`" for name in function_names())
 
 
 def _is_array_function(name: str) -> bool:

@@ -33,6 +33,7 @@ GENERATORS: Mapping[str, Callable[..., str]] = MappingProxyType(
         "summary": python_pages.summary_text,
         "fields": python_pages.fields_text,
         "functions": function_pages.functions,
+        "numpy_functions": function_pages.numpy_functions,
         "function": python_pages.function_text,
     }
 )

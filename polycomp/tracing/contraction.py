@@ -230,17 +230,20 @@ def _matrix(x: Tensor, text: str, batch: Sequence[str], rows: Sequence[str], col
     return reshape(moved, (*shape[: len(batch)], *merged))
 
 
-def trace(x: Tensor, axis1: int = 0, axis2: int = 1) -> Tensor:
-    """The sum of the diagonal."""
-    return diagonal(x, axis1, axis2).sum(-1)
+def trace(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    """The sum of a diagonal."""
+    return sum_over(diagonal(x, offset, axis1, axis2), -1)
 
 
-def diagonal(x: Tensor, axis1: int = 0, axis2: int = 1) -> Tensor:
-    """The main diagonal of two dimensions, as the last one."""
-    i, j = axis_numbers((axis1, axis2), x.ndim)
-    smaller = min(x.shape[i], x.shape[j])
+def diagonal(x: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    """The diagonal of two dimensions that begins ``offset`` columns to the right, or rows down, as the last one."""
+    i, j = axis_numbers((axis1, axis2), x.ndim)  # refuses one dimension twice
     rest = [d for d in range(x.ndim) if d not in (i, j)]
-    square = transpose(x, [i, j, *rest])[:smaller, :smaller]
+    # The dimensions in the order that the caller gave: an offset moves along the second.
+    order = [axis_number(axis1, x.ndim), axis_number(axis2, x.ndim)]
+    table = transpose(x, [*order, *rest])[max(0, -offset) :, max(0, offset) :]
+    smaller = min(table.shape[0], table.shape[1])
+    square = table[:smaller, :smaller]
     names = _LETTERS[: len(rest) + 1]
     value, text = _diagonal(square, names[0] * 2 + names[1:])
     return transpose(value, [*range(1, len(text)), 0])

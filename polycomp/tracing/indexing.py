@@ -81,7 +81,7 @@ def _unmasked(item: Any) -> list[Any]:
 def _basic(x: Tensor, items: Sequence[Any]) -> Tensor:
     """Integers, slices and Nones."""
     own = [i for i in items if i is not None]
-    cuts = [_cut(x.trace, i, n, d) for d, (i, n) in enumerate(zip(own, x.type.shape, strict=True))]
+    cuts = [_cut(x.owner, i, n, d) for d, (i, n) in enumerate(zip(own, x.type.shape, strict=True))]
     if any(c.start != 0 or c.step != 1 or c.size != n for c, n in zip(cuts, x.type.shape, strict=True)):
         starts, steps, sizes = (tuple(parts) for parts in zip(*((c.start, c.step, c.size) for c in cuts), strict=True))
         x = emit("Slice", x, starts=starts, steps=steps, sizes=sizes)
@@ -187,7 +187,7 @@ def _gather(x: Tensor, arrays: dict[int, Any], adjacent: bool) -> Tensor:
 
 
 def _index(x: Tensor, array: Any) -> Tensor:
-    index = as_tensor(x.trace, array)
+    index = as_tensor(x.owner, array)
     if not index.kind.is_integer:
         raise IndexingError(f"{where()}: an index array must hold integers, not {index.kind.value}")
     return cast(index, np.int64)
@@ -204,7 +204,7 @@ def _combined(x: Tensor, indices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         outside = call_ufunc(np.logical_or, call_ufunc(np.less, place, 0), call_ufunc(np.greater_equal, place, number))
         bad = outside if bad is None else call_ufunc(np.logical_or, bad, outside)
         flat = place if flat is None else call_ufunc(np.add, call_ufunc(np.multiply, flat, number), place)
-    total = x.trace.dim(_product(sizes))
+    total = x.owner.dim(_product(sizes))
     merged = reshape(x, (total, *x.type.shape[len(indices) :]))
     if flat is None or bad is None:
         raise IndexingError(f"{where()}: an index array is needed")
@@ -214,8 +214,8 @@ def _combined(x: Tensor, indices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _scalar(x: Tensor, size: Dim) -> Tensor:
     if isinstance(size, Expr):
-        return x.trace.emit("Fill", [], {"shape": (), "value": size, "dtype": DType.INT64})
-    return x.trace.constant(np.asarray(size, np.int64))
+        return x.owner.emit("Fill", [], {"shape": (), "value": size, "dtype": DType.INT64})
+    return x.owner.constant(np.asarray(size, np.int64))
 
 
 def _product(sizes: Sequence[Dim]) -> Dim:

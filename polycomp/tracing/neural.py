@@ -79,8 +79,8 @@ def layer_norm(x: Tensor, scale: Any = None, bias: Any = None, axis: int = -1, e
 
 
 def _affine(data: Tensor, scale: Any, bias: Any) -> list[Tensor]:
-    weights = [as_tensor(data.trace, 1 if scale is None else scale, data.dtype)]
-    return weights if bias is None else [*weights, as_tensor(data.trace, bias, data.dtype)]
+    weights = [as_tensor(data.owner, 1 if scale is None else scale, data.dtype)]
+    return weights if bias is None else [*weights, as_tensor(data.owner, bias, data.dtype)]
 
 
 def rms_norm(x: Tensor, scale: Any = None, axis: int = -1, epsilon: float = 1e-5) -> Tensor:
@@ -210,7 +210,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any = None, *, causal: bool = False,
     if causal:
         scores = choose(_not_later(scores), scores, -math.inf)
     if mask is not None:
-        scores = _masked(scores, as_tensor(scores.trace, mask))
+        scores = _masked(scores, as_tensor(scores.owner, mask))
     return emit("MatMul", softmax(scores, -1), value)
 
 
@@ -227,8 +227,8 @@ def _masked(scores: Tensor, mask: Tensor) -> Tensor:
 
 def _not_later(scores: Tensor) -> Tensor:
     rows, columns = scores.shape[-2:]
-    row = expand_dims(arange_in(scores.trace, columns - rows, columns), -1)
-    return call_ufunc(np.greater_equal, row, arange_in(scores.trace, 0, columns))
+    row = expand_dims(arange_in(scores.owner, columns - rows, columns), -1)
+    return call_ufunc(np.greater_equal, row, arange_in(scores.owner, 0, columns))
 
 
 def arange_in(trace: Trace, start: Any, stop: Any, step: int = 1, dtype: DType = DType.INT64) -> Tensor:
@@ -241,7 +241,7 @@ def arange_in(trace: Trace, start: Any, stop: Any, step: int = 1, dtype: DType =
 
 def one_hot(x: Tensor, classes: int, dtype: Any = np.float32) -> Tensor:
     """``[..., classes]``: 1 at the index that ``x`` has, 0 elsewhere."""
-    positions = x.trace.constant(np.arange(classes, dtype=x.dtype))
+    positions = x.owner.constant(np.arange(classes, dtype=x.dtype))
     return cast(call_ufunc(np.equal, expand_dims(x, -1), positions), dtype)
 
 

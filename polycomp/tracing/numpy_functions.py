@@ -1,59 +1,18 @@
-"""numpy's functions on traced tensors (numpy calls them through ``__array_function__``)."""
+"""numpy's functions that choose, move and make elements, on traced tensors."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polycomp.errors import UnsupportedFunctionError
-from polycomp.tracing import contraction, reductions, shaping
+from polycomp.tracing import shaping
 from polycomp.tracing.operands import as_tensor, cast, result_type, trace_of
 from polycomp.tracing.ufuncs import call_ufunc, emit
 from polycomp.tracing.value import Value
-from polycomp.tracing.value import where as location
 
 if TYPE_CHECKING:
     from polycomp.tracing.tensor import Tensor
-
-_ABSENT = np._NoValue
-
-
-def call_function(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """``function(*args, **kwargs)`` of numpy, traced.
-
-    Raises :class:`UnsupportedFunctionError` for functions, or arguments of them, that are not known.
-    """
-    rule = FUNCTIONS.get(function)
-    if rule is None:
-        raise UnsupportedFunctionError(
-            f"{location()}: {_name(function)} cannot be traced; polycomp and numpy operations that can are listed in "
-            f"docs/jit.md"
-        )
-    given = {k: v for k, v in kwargs.items() if v is not None and v is not _ABSENT}
-    try:
-        inspect.signature(rule).bind(*args, **given)
-    except TypeError as error:
-        raise UnsupportedFunctionError(f"{location()}: {_name(function)} cannot be traced so: {error}") from None
-    return rule(*args, **given)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return f"{getattr(function, '__module__', 'numpy')}.{getattr(function, '__name__', function)}"
-
-
-def _first(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule whose first operand may be an array, because another one is traced."""
-
-    @functools.wraps(rule)
-    def converted(x: Any, *args: Any, **kwargs: Any) -> Any:
-        return rule(as_tensor(trace_of(x, *args, *kwargs.values()), x), *args, **kwargs)
-
-    return converted
 
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
@@ -79,12 +38,12 @@ def take(x: Tensor, indices: Any, axis: int | None = None) -> Tensor:
     """numpy.take: negative positions count from the end; one outside fails the run."""
     data = shaping.reshape(x, -1) if axis is None else x
     number = 0 if axis is None else shaping.axis_number(axis, x.ndim)
-    return emit("Gather", data, as_tensor(x.trace, indices, np.dtype(np.int64)), axis=number)
+    return emit("Gather", data, as_tensor(x.owner, indices, np.dtype(np.int64)), axis=number)
 
 
 def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     """numpy.take_along_axis."""
-    index = as_tensor(x.trace, indices, np.dtype(np.int64))
+    index = as_tensor(x.owner, indices, np.dtype(np.int64))
     return emit("GatherElements", x, index, axis=shaping.axis_number(axis, x.ndim))
 
 
@@ -94,17 +53,22 @@ def flip(x: Tensor, axis: Any = None) -> Tensor:
     return x[tuple(slice(None, None, -1) if d in axes else slice(None) for d in range(x.ndim))]
 
 
-def roll(x: Tensor, shift: int, axis: int | None = None) -> Tensor:
-    """Elements moved along a dimension, those beyond its end to its beginning."""
+def roll(x: Tensor, shift: Any, axis: Any = None) -> Tensor:
+    """Elements moved along a dimension, or several, those beyond its end to its beginning."""
     if axis is None:
         return shaping.reshape(roll(shaping.reshape(x, -1), shift, 0), x.shape)
-    number = shaping.axis_number(axis, x.ndim)
-    size = x.type.shape[number]
+    for amount, number in np.broadcast(np.asarray(shift, object), np.asarray(axis, object)):
+        x = _rolled(x, amount, shaping.axis_number(number, x.ndim))
+    return x
+
+
+def _rolled(x: Tensor, shift: Any, axis: int) -> Tensor:
+    size = x.type.shape[axis]
     amount = shift % size if isinstance(size, int) and size else shift
-    before = (slice(None),) * number
+    before = (slice(None),) * axis
     if amount == 0:
         return x
-    return shaping.concatenate([x[(*before, slice(-amount, None))], x[(*before, slice(None, -amount))]], number)
+    return shaping.concatenate([x[(*before, slice(-amount, None))], x[(*before, slice(None, -amount))]], axis)
 
 
 def diff(x: Tensor, n: int = 1, axis: int = -1) -> Tensor:
@@ -127,7 +91,7 @@ def round_to(x: Tensor, decimals: int = 0) -> Tensor:
 
 def full_like(x: Tensor, value: Any, dtype: Any = None, shape: Any = None) -> Tensor:
     """A tensor of one number."""
-    return shaping.full(x.trace, x.shape if shape is None else shape, value, dtype or x.dtype)
+    return shaping.full(x.owner, x.shape if shape is None else shape, value, dtype or x.dtype)
 
 
 def zeros_like(x: Tensor, dtype: Any = None, shape: Any = None) -> Tensor:
@@ -149,81 +113,3 @@ def nan_to_num(x: Tensor, nan: float = 0.0, posinf: Any = None, neginf: Any = No
         infinite = emit("IsInf", x, detect_positive=int(sign > 0), detect_negative=int(sign < 0))
         x = where(infinite, number, x)
     return where(emit("IsNaN", x), nan, x)
-
-
-def _shape(x: Tensor) -> tuple[Any, ...]:
-    return x.shape
-
-
-def _ndim(x: Tensor) -> int:
-    return x.ndim
-
-
-def _size(x: Tensor, axis: int | None = None) -> Any:
-    return x.size if axis is None else x.shape[axis]
-
-
-def _astype(x: Tensor, dtype: Any) -> Tensor:
-    return cast(x, dtype)
-
-
-def _tril(x: Tensor, k: int = 0) -> Tensor:
-    return shaping.triangle(x, k, False)
-
-
-def _triu(x: Tensor, k: int = 0) -> Tensor:
-    return shaping.triangle(x, k, True)
-
-
-def _einsum(subscripts: str, *operands: Any, optimize: Any = False) -> Tensor:
-    return contraction.einsum(subscripts, *operands)
-
-
-def _copy(x: Tensor) -> Tensor:
-    return x
-
-
-def _atleast(rank: int) -> Callable[..., Any]:
-    def rule(*tensors: Any) -> Any:
-        trace = trace_of(*tensors)
-        results = [_with_rank(as_tensor(trace, t), rank) for t in tensors]
-        return results[0] if len(results) == 1 else tuple(results)
-
-    return rule
-
-
-def _with_rank(x: Tensor, rank: int) -> Tensor:
-    return shaping.reshape(x, (*(1,) * max(0, rank - x.ndim), *x.type.shape))
-
-
-_ON_FIRST: Mapping[Any, Callable[..., Any]] = {
-    np.sum: reductions.sum, np.prod: reductions.prod, np.mean: reductions.mean, np.var: reductions.var,
-    np.std: reductions.std, np.max: reductions.max, np.min: reductions.min, np.ptp: reductions.ptp,
-    np.all: reductions.all, np.any: reductions.any, np.argmax: reductions.argmax, np.argmin: reductions.argmin,
-    np.count_nonzero: reductions.count_nonzero, np.cumsum: reductions.cumsum, np.average: reductions.average,
-    np.linalg.norm: reductions.norm, np.reshape: shaping.reshape, np.transpose: shaping.transpose,
-    np.moveaxis: shaping.moveaxis, np.swapaxes: shaping.swapaxes, np.expand_dims: shaping.expand_dims,
-    np.squeeze: shaping.squeeze, np.broadcast_to: shaping.broadcast_to, np.split: shaping.split,
-    np.array_split: shaping.array_split, np.tile: shaping.tile, np.repeat: shaping.repeat, np.pad: shaping.pad,
-    np.take: take, np.take_along_axis: take_along_axis, np.flip: flip, np.roll: roll, np.diff: diff,
-    np.round: round_to, np.around: round_to, np.full_like: full_like, np.zeros_like: zeros_like,
-    np.empty_like: zeros_like, np.ones_like: ones_like, np.nan_to_num: nan_to_num, np.tril: _tril, np.triu: _triu,
-    np.trace: contraction.trace, np.diagonal: contraction.diagonal, np.copy: _copy, np.shape: _shape, np.ndim: _ndim,
-    np.size: _size, np.ravel: lambda x: shaping.reshape(x, -1), np.flipud: lambda x: flip(x, 0),
-    np.fliplr: lambda x: flip(x, 1),
-    np.hsplit: lambda x, parts: shaping.split(x, parts, 0 if x.ndim == 1 else 1),
-    np.vsplit: lambda x, parts: shaping.split(x, parts, 0),
-}  # fmt: skip
-
-_ON_ALL: Mapping[Any, Callable[..., Any]] = {
-    np.where: where, np.clip: clip, np.concatenate: shaping.concatenate, np.stack: shaping.stack,
-    np.vstack: shaping.vstack, np.hstack: shaping.hstack, np.column_stack: shaping.column_stack,
-    np.dot: contraction.dot, np.inner: contraction.inner, np.outer: contraction.outer, np.vdot: contraction.vdot,
-    np.tensordot: contraction.tensordot, np.einsum: _einsum, np.result_type: result_type,
-    np.atleast_1d: _atleast(1), np.atleast_2d: _atleast(2),
-}  # fmt: skip
-
-FUNCTIONS: Mapping[Any, Callable[..., Any]] = MappingProxyType(
-    {**{function: _first(rule) for function, rule in _ON_FIRST.items()}, **_ON_ALL}
-)
-"""By numpy's function."""

@@ -24,7 +24,7 @@ def trace_of(*operands: Any) -> Trace:
     """The trace of the first traced operand; lists and tuples are looked into."""
     for operand in operands:
         if isinstance(operand, Value | Size):
-            return operand.trace
+            return operand.owner
         if isinstance(operand, list | tuple):
             try:
                 return trace_of(*operand)
@@ -92,7 +92,7 @@ def _literal(operand: Any, dtype: NumpyDType | None) -> np.ndarray[Any, Any]:
 def cast(value: Value, dtype: Any) -> Tensor:
     """``value`` converted to ``dtype``; itself where it has that dtype, but never weak."""
     wanted = as_dtype(np.dtype(dtype))
-    trace = value.trace
+    trace = value.owner
     if wanted is value.kind:
         return trace.view(value)
     known = trace.known(value)

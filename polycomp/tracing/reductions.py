@@ -10,8 +10,8 @@ import numpy as np
 
 from polycomp.dtypes import DType
 from polycomp.errors import DTypeError, ShapeError
-from polycomp.tracing.operands import cast
-from polycomp.tracing.shaping import axis_number, axis_numbers, reshape
+from polycomp.tracing.operands import as_tensor, cast, result_type
+from polycomp.tracing.shaping import axis_number, axis_numbers, broadcast_to, reshape
 from polycomp.tracing.ufuncs import call_ufunc, emit
 from polycomp.tracing.value import where
 
@@ -167,9 +167,12 @@ def norm(x: Tensor, ord: Any = None, axis: Axis = None, keepdims: bool = False) 
 
 
 def average(x: Tensor, axis: Axis = None, weights: Any = None) -> Tensor:
-    """numpy.average, with weights of the shape of ``x``."""
+    """numpy.average; the weights have the shape of ``x``, or are one per position along ``axis``."""
     if weights is None:
         return mean(x, axis)
-    scaled = call_ufunc(np.multiply, x, weights)
-    total = call_ufunc(np.add, call_ufunc(np.multiply, x, 0), weights)
-    return call_ufunc(np.divide, sum(scaled, axis), sum(total, axis))
+    dtype = np.result_type(result_type(x, weights), np.float64 if not x.kind.is_float else x.dtype)
+    scale = as_tensor(x.owner, weights, dtype)
+    if scale.ndim != x.ndim and isinstance(axis, int):
+        scale = reshape(scale, -1, *(1,) * (x.ndim - 1 - axis_number(axis, x.ndim)))
+    total = sum(broadcast_to(scale, x.shape), axis)
+    return call_ufunc(np.divide, sum(call_ufunc(np.multiply, x, scale), axis), total)

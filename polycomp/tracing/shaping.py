@@ -54,16 +54,16 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     for d in unknown:
         rest = math.prod([n for e, n in enumerate(dims) if e != d])
         dims[d] = _quotient(x, math.prod(x.type.shape), rest)
-    return emit("Reshape", x, shape=tuple(x.trace.dim(n) for n in dims))
+    return emit("Reshape", x, shape=tuple(x.owner.dim(n) for n in dims))
 
 
 def _quotient(x: Tensor, total: Dim, rest: Dim) -> Dim:
-    total, rest = x.trace.dim(total), x.trace.dim(rest)
+    total, rest = x.owner.dim(total), x.owner.dim(rest)
     if isinstance(total, int) and isinstance(rest, int):
         if rest == 0 or total % rest:
             raise ShapeError(f"{where()}: {total} elements cannot be reshaped to rows of {rest}")
         return total // rest
-    return x.trace.dim(wrap(total) // rest)
+    return x.owner.dim(wrap(total) // rest)
 
 
 def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
@@ -119,7 +119,7 @@ def broadcast_to(x: Tensor, shape: Any) -> Tensor:
     """numpy.broadcast_to."""
     dims = dims_of(shape)
     result = emit("Expand", x, shape=dims)
-    if result.ndim != len(dims) or any(a != b for a, b in zip(result.type.shape, map(x.trace.dim, dims), strict=True)):
+    if result.ndim != len(dims) or any(a != b for a, b in zip(result.type.shape, map(x.owner.dim, dims), strict=True)):
         raise ShapeError(f"{where()}: {x.type} cannot be broadcast to [{', '.join(map(str, dims))}]")
     return result
 
@@ -196,13 +196,13 @@ def _split_at(x: Tensor, positions: Sequence[Dim], axis: int) -> list[Tensor]:
         bounds: list[Dim] = [0, *itertools.accumulate(marks, max), size]
     else:
         bounds = [0, *positions, size]
-    return _split_into(x, [x.trace.dim(b - a) for a, b in itertools.pairwise(bounds)], axis)
+    return _split_into(x, [x.owner.dim(b - a) for a, b in itertools.pairwise(bounds)], axis)
 
 
 def _split_into(x: Tensor, sizes: Sequence[Dim], axis: int) -> list[Tensor]:
     if len(sizes) == 1:
         return [x]
-    return x.trace.emit_all("Split", [x], {"axis": axis, "sizes": tuple(sizes)}, len(sizes))
+    return x.owner.emit_all("Split", [x], {"axis": axis, "sizes": tuple(sizes)}, len(sizes))
 
 
 def tile(x: Tensor, repeats: Any) -> Tensor:
@@ -234,7 +234,7 @@ def pad(x: Tensor, pad_width: Any, mode: str = "constant", constant_values: Any 
     if (widths < 0).any():
         raise ShapeError(f"{where()}: pads cannot be negative: {widths.tolist()}")
     pads = (*(int(w) for w in widths[:, 0]), *(int(w) for w in widths[:, 1]))
-    fill = [as_tensor(x.trace, constant_values, x.dtype)] if mode == "constant" else []
+    fill = [as_tensor(x.owner, constant_values, x.dtype)] if mode == "constant" else []
     return emit("Pad", x, *fill, pads=pads, mode=mode)
 
 

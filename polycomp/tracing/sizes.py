@@ -23,10 +23,10 @@ class Size:
     raise :class:`SizeNeededError`.
     """
 
-    __slots__ = ("expr", "trace")
+    __slots__ = ("expr", "owner")
 
     def __init__(self, trace: Trace, expr: Expr) -> None:
-        self.trace = trace
+        self.owner = trace
         self.expr = expr
 
     def __repr__(self) -> str:
@@ -37,7 +37,7 @@ class Size:
 
     def tensor(self, dtype: DType = DType.INT64) -> Tensor:
         """The size as a scalar of the run, which takes the dtype of what it meets."""
-        result = self.trace.emit("Fill", [], {"shape": (), "value": self.expr, "dtype": dtype})
+        result = self.owner.emit("Fill", [], {"shape": (), "value": self.expr, "dtype": dtype})
         result.weak = True
         return result
 
@@ -45,7 +45,7 @@ class Size:
         if not is_size(other):
             return NotImplemented
         pair = (wrap(dim_of(other)), self.expr) if swapped else (self.expr, wrap(dim_of(other)))
-        return size_of(self.trace, binary(op, *pair))
+        return size_of(self.owner, binary(op, *pair))
 
     def __add__(self, other: Any) -> Any:
         return self._combine("add", other) if is_size(other) else self._as_tensor(other, "__add__")
@@ -97,8 +97,8 @@ class Size:
     def _compare(self, op: str, other: Any) -> bool:
         if not is_size(other):
             return op == "ne"
-        condition = simplify(compare(op, self.expr, dim_of(other)), self.trace.ranges)
-        answer = prove(condition, self.trace.ranges)
+        condition = simplify(compare(op, self.expr, dim_of(other)), self.owner.ranges)
+        answer = prove(condition, self.owner.ranges)
         if answer is None:
             raise SizeNeededError(
                 f"{where()}: whether {condition} holds is not known before the call; fix the size by leaving it out "

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
-from polycomp.errors import IndexingError, MutationError, UnsupportedFunctionError, ValueNeededError
+from polycomp.errors import (
+    IndexingError,
+    MutationError,
+    UnsupportedAttributeError,
+    UnsupportedFunctionError,
+    ValueNeededError,
+)
 from polycomp.tracing import contraction, indexing, reductions, shaping, ufuncs
 from polycomp.tracing.annotations import TensorSpec, spec_of
-from polycomp.tracing.numpy_functions import call_function
+from polycomp.tracing.dispatch import call_function
 from polycomp.tracing.operands import cast
 from polycomp.tracing.sizes import size_of
 from polycomp.tracing.value import Value, where
 
 _REDUCING: Mapping[str, Callable[..., Any]] = {
     "add": reductions.sum, "multiply": reductions.prod, "maximum": reductions.max, "minimum": reductions.min,
-    "logical_and": reductions.all, "logical_or": reductions.any,
+    "logical_and": reductions.all, "logical_or": reductions.any, "logaddexp": reductions.logsumexp,
 }  # fmt: skip
+_AS_NUMBER = "go on with the tensor, which works as a number does, or return it"
+_AS_INT = "pass it as an int argument of its own, which is known while tracing"
 
 
 class Tensor(Value):
@@ -38,7 +47,7 @@ class Tensor(Value):
     @property
     def shape(self) -> tuple[Any, ...]:
         """An int, or a :class:`~polycomp.tracing.sizes.Size`, per dimension."""
-        return tuple(size_of(self.trace, d) for d in self.type.shape)
+        return tuple(size_of(self.owner, d) for d in self.type.shape)
 
     @property
     def size(self) -> Any:
@@ -63,37 +72,49 @@ class Tensor(Value):
 
     # What needs a value, and there is none yet
 
-    def _refuse(self, use: str) -> NoReturn:
+    def _refuse(self, use: str, instead: str) -> NoReturn:
         raise ValueNeededError(
             f"{where()}: {use} needs the value of a tensor ({self.type}), which is not known while the function is "
-            f"traced; choose between values with where(condition, a, b)"
+            f"traced; {instead}"
         )
 
     def __bool__(self) -> bool:
-        self._refuse("a condition (if, while, and, or, not, assert)")
+        self._refuse(
+            "a condition (if, while, and, or, not, assert)", "choose between values with where(condition, a, b)"
+        )
 
     def __int__(self) -> int:
-        self._refuse("int()")
+        self._refuse("int()", _AS_INT)
 
     def __float__(self) -> float:
-        self._refuse("float()")
+        self._refuse("float()", _AS_NUMBER)
 
     def __complex__(self) -> complex:
-        self._refuse("complex()")
+        self._refuse("complex()", _AS_NUMBER)
 
     def __index__(self) -> int:
-        self._refuse("a Python index, range() or a size")
+        self._refuse("a Python index, range() or a size", _AS_INT)
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse("making a numpy array")
+        self._refuse(
+            "making a numpy array, or assigning into one,",
+            "join tensors with stack or concatenate; they need no asarray",
+        )
 
     def item(self, *args: Any) -> NoReturn:
         """A number of Python: not while tracing."""
-        self._refuse("item()")
+        self._refuse("item()", _AS_NUMBER)
 
     def tolist(self) -> NoReturn:
         """Numbers of Python: not while tracing."""
-        self._refuse("tolist()")
+        self._refuse("tolist()", _AS_NUMBER)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        kind = "numpy arrays have it, but it cannot be traced" if hasattr(np.ndarray, name) else "neither have arrays"
+        near = difflib.get_close_matches(name, dir(Tensor), 1)
+        raise UnsupportedAttributeError(
+            f"{where()}: traced tensors have no {name!r}; {kind}{f': did you mean {near[0]!r}?' if near else ''}"
+        )
 
     def __setitem__(self, index: Any, value: Any) -> NoReturn:
         raise MutationError(
@@ -122,9 +143,12 @@ class Tensor(Value):
             raise MutationError(f"{where()}: out= of numpy.{ufunc.__name__} would change an array; use the result")
         if method == "reduce" and ufunc.__name__ in _REDUCING:
             return _REDUCING[ufunc.__name__](*inputs, **({"axis": 0} | extra))
+        if method == "outer" and not extra:
+            return ufuncs.call_ufunc(ufunc, *_spread(*inputs))
         if method != "__call__" or extra:
             what = f".{method}" if method != "__call__" else f" with {', '.join(extra)}"
-            raise UnsupportedFunctionError(f"{where()}: numpy.{ufunc.__name__}{what} cannot be traced")
+            advice = "sum over comparisons instead" if method == "at" else ufuncs.CALL_OUTSIDE
+            raise UnsupportedFunctionError(f"{where()}: numpy.{ufunc.__name__}{what} cannot be traced; {advice}")
         if ufunc.__name__ == "matmul":
             return contraction.matmul(*inputs)
         if ufunc.__name__ == "divmod":
@@ -212,6 +236,12 @@ class Tensor(Value):
 
     def cumsum(self, axis: int | None = None, dtype: Any = None) -> Tensor:
         return reductions.cumsum(self, axis, dtype)
+
+    def trace(self, offset: int = 0) -> Tensor:
+        return contraction.trace(self, offset)
+
+    def diagonal(self, offset: int = 0) -> Tensor:
+        return contraction.diagonal(self, offset)
 
     # Operators
 
@@ -325,3 +355,8 @@ class Tensor(Value):
 
     def __ge__(self, other: Any) -> Tensor:
         return ufuncs.operate(np.greater_equal, self, other)
+
+
+def _spread(a: Any, b: Any) -> tuple[Any, Any]:
+    """Operands whose every element meets every element of the other."""
+    return (a.reshape(*np.shape(a), *(1,) * np.ndim(b)) if np.ndim(b) else a), b

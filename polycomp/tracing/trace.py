@@ -125,9 +125,9 @@ class Trace:
 
     def _check_open(self, inputs: Sequence[Value | None]) -> None:
         for value in inputs:
-            if value is not None and (value.trace is not self or self.closed):
+            if value is not None and (value.owner is not self or self.closed):
                 raise LeakedTensorError(
-                    f"{where()}: a tensor traced in {value.trace.name!r} is used outside of that call; return it from "
+                    f"{where()}: a tensor traced in {value.owner.name!r} is used outside of that call; return it from "
                     f"the function instead of keeping it"
                 )
 

@@ -22,12 +22,18 @@ Rule = Callable[..., "Tensor"]
 
 _BOOL = np.dtype(bool)
 
+CALL_OUTSIDE = (
+    "call it outside of the function and pass its result as an argument, or write it with functions that the "
+    "documentation lists under Functions"
+)
+"""What to do about functions of numpy that cannot be traced."""
+
 
 def call_ufunc(ufunc: np.ufunc, *operands: Any) -> Tensor:
     """The result of a one-output ufunc; Python numbers are weak. Raises DTypeError where numpy has no such loop."""
     rule = RULES.get(ufunc.__name__)
     if rule is None:
-        raise UnsupportedFunctionError(f"{where()}: numpy.{ufunc.__name__} cannot be traced; known are {known_names()}")
+        raise UnsupportedFunctionError(f"{where()}: numpy.{ufunc.__name__} cannot be traced; {CALL_OUTSIDE}")
     trace = trace_of(*operands)
     if ufunc.__name__ in _COMPARISONS:
         operands = _comparable(operands)
@@ -51,7 +57,7 @@ def operate(ufunc: np.ufunc, *operands: Any) -> Tensor:
     result = call_ufunc(ufunc, *operands)
     # No dtype is a type, but numpy's compare equal to Python's types.
     weak = all(isinstance(promoted(o), type) for o in operands) and result.kind in (DType.INT64, DType.FLOAT64)
-    return result.trace.view(result, weak)
+    return result.owner.view(result, weak)
 
 
 def _loop(ufunc: np.ufunc, operands: Sequence[Any]) -> tuple[Any, ...]:
@@ -69,18 +75,14 @@ def _loop(ufunc: np.ufunc, operands: Sequence[Any]) -> tuple[Any, ...]:
         raise DTypeError(f"{where()}: numpy.{ufunc.__name__} of {names} cannot be compiled: {error}") from None
 
 
-def known_names() -> str:
-    return ", ".join(sorted(RULES))
-
-
 def emit(op: str, *inputs: Tensor, **attributes: Any) -> Tensor:
     """A canonical operator on operands that have the dtypes it takes."""
-    return inputs[0].trace.emit(op, inputs, attributes)
+    return inputs[0].owner.emit(op, inputs, attributes)
 
 
 def like(x: Tensor, number: float | bool) -> Tensor:
     """A scalar of the dtype of ``x``."""
-    return x.trace.constant(np.asarray(number, x.dtype))
+    return x.owner.constant(np.asarray(number, x.dtype))
 
 
 def _plain(op: str, **attributes: Any) -> Rule:
@@ -140,7 +142,7 @@ def _logical(op: str) -> Rule:
 
 def _nonzero(b: Tensor) -> bool:
     """Whether a divisor is surely not 0."""
-    known = b.trace.known(b)
+    known = b.owner.known(b)
     return known is not None and bool(np.all(known != 0))
 
 
@@ -178,7 +180,7 @@ def _floor_divide_floats(a: Tensor, b: Tensor) -> Tensor:
 
 def _power(a: Tensor, b: Tensor) -> Tensor:
     """Integers to a known small power are multiplied, exactly; others go through float64."""
-    known = b.trace.known(b)
+    known = b.owner.known(b)
     if known is None or known.ndim or a.kind.is_float:
         return emit("Pow", a, b)
     exponent = int(known)

@@ -23,10 +23,10 @@ class Value:
     ``weak`` marks what a Python number became: it takes the dtype of what it meets, as the number would.
     """
 
-    __slots__ = ("name", "trace", "type", "weak")
+    __slots__ = ("name", "owner", "type", "weak")
 
     def __init__(self, trace: Trace, name: str, kind: TensorType, weak: bool = False) -> None:
-        self.trace = trace
+        self.owner = trace
         self.name = name
         self.type = kind
         self.weak = weak

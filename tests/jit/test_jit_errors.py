@@ -90,6 +90,44 @@ def as_array(x: Any) -> Any:
     return np.asarray(x)
 
 
+def filled(x: Any) -> Any:
+    y = np.zeros((4, 6))
+    y[:2] = x[:2]
+    return y
+
+
+def sorting(x: Any) -> Any:
+    return np.sort(x)
+
+
+def positions(x: Any) -> Any:
+    return np.where(x > 0)
+
+
+def distinct(x: Any) -> Any:
+    return np.unique(x)
+
+
+def inserting(x: Any) -> Any:
+    return np.insert(x, 0, 1)
+
+
+def open_histogram(x: Any) -> Any:
+    return np.histogram(x, 5)
+
+
+def reinterpreted(x: Any) -> Any:
+    return x.view(np.int32)
+
+
+def misspelt(x: Any) -> Any:
+    return x.reshap(-1)
+
+
+def long_window(x: Any) -> Any:
+    return np.lib.stride_tricks.sliding_window_view(x, 9, axis=0)
+
+
 def wrong_reshape(x: Any) -> Any:
     return x.reshape(5, -1)
 
@@ -111,7 +149,7 @@ MISTAKES: list[tuple[Callable[..., Any], type[Exception], str]] = [
     (
         loop,
         errors.ValueNeededError,
-        "while the function is traced; choose between values with where(condition, a, b)",
+        "while the function is traced; pass it as an int argument of its own, which is known while tracing",
     ),
     (
         assignment,
@@ -143,7 +181,24 @@ MISTAKES: list[tuple[Callable[..., Any], type[Exception], str]] = [
         "the result of 'wrong_result' is a set; a jit function returns tensors",
     ),
     (as_float, errors.ValueNeededError, "float() needs the value of a tensor (float32[])"),
-    (as_array, errors.ValueNeededError, "making a numpy array needs the value of a tensor (float32[4, 6])"),
+    (
+        as_array,
+        errors.ValueNeededError,
+        "making a numpy array, or assigning into one, needs the value of a tensor (float32[4, 6])",
+    ),
+    (filled, errors.ValueNeededError, "join tensors with stack or concatenate; they need no asarray"),
+    (sorting, errors.UnsupportedFunctionError, "numpy.sort cannot be traced; call it outside of the function and pass"),
+    (positions, errors.UnsupportedFunctionError, "numpy.where of a condition alone cannot be traced; how large"),
+    (distinct, errors.UnsupportedFunctionError, "numpy.unique cannot be traced; how large its result is depends on"),
+    (inserting, errors.UnsupportedFunctionError, "numpy.insert cannot be traced; use concatenate"),
+    (open_histogram, errors.ValueNeededError, "give range=(low, high), or edges as bins"),
+    (
+        reinterpreted,
+        errors.UnsupportedAttributeError,
+        "traced tensors have no 'view'; numpy arrays have it, but it cannot be traced",
+    ),
+    (misspelt, errors.UnsupportedAttributeError, "have no 'reshap'; neither have arrays: did you mean 'reshape'?"),
+    (long_window, errors.ShapeError, "a window of 9 does not fit dimension 0 of float32[4, 6]"),
     (wrong_reshape, errors.ShapeError, "24 elements cannot be reshaped to rows of 5"),
     (wrong_einsum, errors.ShapeError, "einsum 'ij,jk' names 2 operands, but 1 were given"),
     (empty_extreme, errors.ShapeError, "an empty dimension has no extreme"),

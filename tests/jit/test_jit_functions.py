@@ -86,7 +86,46 @@ def indexing(x: Any, y: Any, i: Any) -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("function", [several, more, scalars, indexing])
+def statistics(x: Any, y: Any, i: Any) -> Any:
+    holes = np.where(x > -1, x, np.nan)
+    return (
+        np.average(x, axis=0, weights=np.arange(4.0)), np.average(i, axis=1, weights=np.arange(1, 7)), np.cov(x),
+        np.cov(i, rowvar=False), np.cov(x[0]), np.corrcoef(x), np.nansum(holes, axis=1), np.nanmean(holes, axis=0),
+        np.nanmax(np.abs(holes), axis=1), np.nanmin(holes, keepdims=True), np.nanmean(i),
+        np.trapezoid(x, axis=0), np.trapezoid(x, np.arange(6.0) ** 2), np.trapezoid(x, i, axis=1),
+        np.sinc(x * 0.0 + i),
+        np.histogram(x, 5, (-1, 1)), np.histogram(i, np.array([-20, 0, 3, 20])),
+        np.histogram(x, 4, (0, 1), density=True),
+        np.digitize(x, np.array([-1.0, 0.0, 1.0])), np.digitize(i, [20, 10, 0]),
+        np.digitize(i, [0, 10, 20], right=True),
+        np.searchsorted(np.array([-1.0, 0.0, 1.0]), x, side="right"), np.interp(x, [-1.0, 0.0, 2.0], [1.0, 0.0, 5.0]),
+        np.interp(i, [-3.0, 8.0], [1.0, 0.0], left=-7.0), np.unravel_index(np.argmax(x), (4, 6)),
+    )  # fmt: skip
+
+
+def products(x: Any, y: Any, i: Any) -> Any:
+    return (
+        np.cross(x[:, :3], x[:, 3:]), np.kron(x, y), np.kron(x[0], y), np.linalg.matrix_power(x[:, :4], 5),
+        np.linalg.matrix_power(i[:, :4], 0), np.polyval([1.0, 2.0, 3.0], x), np.polyval(x[0], i),
+        [np.convolve(x[0], y[:4, 0], m) for m in ("full", "same", "valid")], np.convolve(y[:2, 0], x[0], "same"),
+        [np.correlate(i[0], i[1, :3], m) for m in ("full", "same", "valid")], np.multiply.outer(x, y[0]),
+        np.logaddexp.reduce(x, axis=1), x.trace(), np.trace(x, 2), np.diagonal(x, -1), np.diagonal(x, 1, 1, 0),
+    )  # fmt: skip
+
+
+def arrangements(x: Any, y: Any, i: Any) -> Any:
+    return (
+        np.meshgrid(x[0], y[:, 0]), np.meshgrid(x[0], y[:, 0], i[0], indexing="ij"), np.meshgrid(x[0], sparse=True),
+        np.rot90(x), np.rot90(x, -1), np.rot90(x, 2), np.rollaxis(np.stack([x, x]), 2), np.rollaxis(x, 0, 2),
+        np.append(x, i), np.append(x, x, axis=1), np.dstack([x, i]), np.block([[x, i], [i, x]]), np.block([x[0], 1.0]),
+        np.lib.stride_tricks.sliding_window_view(x, (2, 3)), np.lib.stride_tricks.sliding_window_view(x, 4, axis=0),
+        np.select([x > 1, x > 0], [x, i], -1.0), np.isclose(x, x + 1e-9), np.isclose(i, i * 1.0), np.allclose(x, x),
+        np.isclose(np.log(x), np.log(x), equal_nan=True), np.array_equal(x, x + 1), np.array_equal(x, x[0]),
+        np.roll(x, (1, -2), (0, 1)), np.roll(x, 3, (0, 1)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("function", [several, more, scalars, indexing, statistics, products, arrangements])
 def test_numpy_functions(function: Callable[..., Any]) -> None:
     check(function, X, Y, I)
 
