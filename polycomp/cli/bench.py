@@ -18,6 +18,7 @@ from polycomp.cli.progress import Display
 from polycomp.cli.run import open_module
 from polycomp.driver.bench import Timing, measure
 from polycomp.driver.compile import compile_model
+from polycomp.driver.files import check_writable, write_file
 from polycomp.errors import PolycompError
 from polycomp.options import Options
 from polycomp.runtime import Module
@@ -28,14 +29,21 @@ Feeds = Mapping[str, np.ndarray[Any, Any]]
 @click.command()
 @click.argument("model", type=click.Path(path_type=pathlib.Path))
 @click.option("--against", type=click.Choice(["onnxruntime"]), help="Measure this peer as well, in turns.")
+@click.option(
+    "--html", type=click.Path(path_type=pathlib.Path), help="Write a page: each kernel under the machine's roofs."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write the figures as JSON.")
 @compile_options
-def command(model: pathlib.Path, against: str | None, as_json: bool, **settings: Any) -> None:
+def command(
+    model: pathlib.Path, against: str | None, html: pathlib.Path | None, as_json: bool, **settings: Any
+) -> None:
     """Measure how fast MODEL (an ONNX file or a module file) runs on random inputs."""
     options = make_options(**settings)
     is_module = model.suffix == ".pcm"
     if against and is_module:
         raise click.UsageError("--against needs the ONNX file: a module file holds no model for onnxruntime")
+    if html is not None:
+        check_writable(html)
     module = open_module(model, options.threads) if is_module else _compile(model, options)
     feeds = random_inputs(module.inputs, options.shapes)
     subjects: dict[str, Callable[[], object]] = {"polycomp": lambda: module.run(feeds)}
@@ -46,6 +54,10 @@ def command(model: pathlib.Path, against: str | None, as_json: bool, **settings:
         click.echo(json.dumps(_record(model, module, timings)))
     else:
         _show(timings, module)
+    if html is not None:
+        make_page = importlib.import_module("polycomp.roofline.page").make_page  # the compiler, with isl and LLVM
+        write_file(html, [make_page(module, feeds, options, None if is_module else model).encode()])
+        click.echo(f"wrote {html}", err=True)
 
 
 def _compile(model: pathlib.Path, options: Options) -> Module:

@@ -12,6 +12,7 @@ from polycomp.cli.common import compile_options, make_options, stdout
 from polycomp.cli.progress import Display
 from polycomp.driver.compile import compile_model
 from polycomp.driver.files import check_writable, write_file
+from polycomp.driver.picture import arena_picture
 from polycomp.driver.report import Section, html_page, report
 from polycomp.runtime import Manifest, read_module_file
 
@@ -27,7 +28,7 @@ def command(model: pathlib.Path, html: pathlib.Path | None, **settings: Any) -> 
     manifest = _manifest(model, settings)
     sections = report(manifest)
     if html is not None:
-        write_file(html, [html_page(manifest.name, sections).encode()])
+        write_file(html, [html_page(manifest.name, sections, [arena_picture(manifest)]).encode()])
         click.echo(f"wrote {html}")
         return
     for section in sections:

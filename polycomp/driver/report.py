@@ -34,9 +34,9 @@ def report(manifest: Manifest) -> tuple[Section, ...]:
     )
 
 
-def html_page(title: str, sections: Sequence[Section]) -> str:
-    """A page of its own, with nothing loaded from elsewhere."""
-    body = "\n".join(_html_section(s) for s in sections)
+def html_page(title: str, sections: Sequence[Section], pictures: Sequence[str] = ()) -> str:
+    """A page of its own, with nothing loaded from elsewhere; ``pictures`` are SVG, and come first."""
+    body = "\n".join([*pictures, *(_html_section(s) for s in sections)])
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
@@ -47,6 +47,7 @@ _STYLE = (
     "body{font:14px/1.4 system-ui,sans-serif;margin:2em;color:#222}h2{font-size:1.1em;margin-top:2em}"
     "table{border-collapse:collapse}th,td{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left;"
     "vertical-align:top}.number{text-align:right;font-variant-numeric:tabular-nums}"
+    "svg{display:block;max-width:100%;margin:1em 0}svg text{font:12px system-ui,sans-serif}"
     "summary{cursor:pointer;font-weight:600;margin-top:1.5em}"
 )
 
