@@ -3,8 +3,8 @@
 python examples/winograd.py [--size 56] [--channels 64] [--filters 64] [--rounds 15]
 
 Tiles of 6 by 6 inputs are transformed, so that the convolution of a tile is a product of numbers; summed over the
-channels, that is a matrix product for each of the 36 points. A second transformation makes 4 by 4 outputs of them (Lavin
-and Gray, Fast Algorithms for Convolutional Neural Networks, 2015).
+channels, that is a matrix product for each of the 36 points. A second transformation makes 4 by 4 outputs of them
+(Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015).
 """
 
 from __future__ import annotations
