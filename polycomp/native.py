@@ -15,7 +15,7 @@ from polycomp.driver.link import build_module
 from polycomp.driver.manifest import ModuleInfo
 from polycomp.driver.work import flops, moved_bytes
 from polycomp.errors import BuildError, InputError
-from polycomp.expr import Interval, Var, wrap
+from polycomp.expr import Interval, Var, simplify, wrap
 from polycomp.graph.ir import Symbol, TensorType
 from polycomp.loops import LoopNest, lower_kernel
 from polycomp.loops.lower import identifier
@@ -26,6 +26,7 @@ from polycomp.runtime import Module, load_parts
 from polycomp.runtime.image import ModuleParts
 from polycomp.schedules import Schedule
 from polycomp.schedules.notation import notation
+from polycomp.schedules.rewrite import as_dim
 from polycomp.target import Target, parse_target
 from polycomp.te import Tensor
 
@@ -118,6 +119,12 @@ class NativeFunction:
     def flops(self) -> Any:
         """Floating-point operations of one call, a multiply-add counted as two; an expression over symbolic sizes."""
         return flops(self.kernel.outputs)
+
+    @property
+    def scratch_bytes(self) -> Any:
+        """Bytes of scratch memory of one call on one thread; an expression over symbolic sizes."""
+        workspace = self._emitted.workspace
+        return as_dim(simplify(wrap(workspace.shared) + workspace.per_thread))
 
     @functools.cached_property
     def module(self) -> Module:

@@ -135,7 +135,7 @@ def with_storage(tree: Nodes, tensor: Tensor, change: Callable[[Allocate], Alloc
 
 
 def folded(tree: Nodes, tensor: Tensor, dimension: int, factor: int) -> Nodes:
-    """The tree with ``tensor`` kept modulo ``factor`` along one dimension."""
+    """The tree with ``tensor`` kept modulo ``factor`` along one dimension (0: whole)."""
 
     def change(node: Allocate) -> Allocate:
         folds = node.folds or (0,) * tensor.rank
@@ -154,9 +154,10 @@ def compute_at(
     found = stages.statements_for(kernel, tensor)
     if tensor in kernel.outputs:
         raise PlacementError(f"compute_at of {tensor.name!r}: it is an output of the kernel and must be stored whole")
-    if tensor.is_recurrence:
+    if tensor.is_recurrence and len(_dimensions_of_itself(tensor)) == tensor.rank:
         raise PlacementError(
-            f"compute_at of {tensor.name!r}: it is defined by elements of itself, so it is stored whole"
+            f"compute_at of {tensor.name!r}: it is defined by elements of itself along every dimension, so it is "
+            f"stored whole"
         )
     tree = stages.without_storage(remove_statements(kernel.tree, frozenset(s.name for s in found)), tensor)
     path = path_to_loop(tree, loop)
@@ -183,13 +184,13 @@ def compute_at(
     using = frozenset(s.name for s in kernel.statements.values() if stages.reads(s, tensor) and s.tensor is not tensor)
 
     def insert(old: Loop) -> Nodes:
-        body = (Allocate(tensor, scope, origin, shape, _before_first(old.body, using, stage)),)
+        body = (Allocate(tensor, scope, origin, shape, before_first(old.body, using, stage)),)
         return (dataclasses.replace(old, body=body),)
 
     return dataclasses.replace(kernel, tree=replace_loop(tree, loop, insert))
 
 
-def _before_first(body: Nodes, using: frozenset[str], stage: Nodes) -> Nodes:
+def before_first(body: Nodes, using: frozenset[str], stage: Nodes) -> Nodes:
     """``body`` with ``stage`` in front of the first node that executes a reader, inside of allocations."""
     result: list[Node] = []
     pending = True
@@ -197,7 +198,7 @@ def _before_first(body: Nodes, using: frozenset[str], stage: Nodes) -> Nodes:
         if pending and statements_in((node,)) & using:
             pending = False
             if isinstance(node, Allocate):
-                result.append(dataclasses.replace(node, body=_before_first(node.body, using, stage)))
+                result.append(dataclasses.replace(node, body=before_first(node.body, using, stage)))
                 continue
             result.extend(stage)
         result.append(node)
@@ -238,7 +239,17 @@ def _region(kernel: Kernel, tensor: Tensor, loop: Loop, ranges: Mapping[Var, Int
                 indices.append(tuple(substitute(i, values) for i in load.indices))
                 inner.update({n.var: n.extent for n in path if isinstance(n, Loop)})
     box = required_region(indices, inner, ranges)
-    return tuple((const(0), n) if b is None else b for b, n in zip(box, tensor.shape, strict=True))
+    whole = _dimensions_of_itself(tensor)
+    shape = enumerate(zip(box, tensor.shape, strict=True))
+    return tuple((const(0), n) if b is None or d in whole else b for d, (b, n) in shape)
+
+
+def _dimensions_of_itself(tensor: Tensor) -> frozenset[int]:
+    """Dimensions along which a tensor is defined by other elements of itself: the steps of a recurrence, neighbours."""
+    if tensor.body is None:
+        return frozenset()
+    own = [load for load in loads(tensor.body) if load.source is tensor]
+    return frozenset(d for load in own for d, index in enumerate(load.indices) if index is not tensor.axes[d])
 
 
 def _stage_over_region(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from polycomp.errors import FactorError, PlacementError
 from polycomp.poly.tree import Allocate, Scope, walk
-from polycomp.schedules import placement, stages
+from polycomp.schedules import merging, placement, stages
 from polycomp.schedules.handles import LoopLike, LoopRef, TensorLike, quoted
 from polycomp.schedules.state import ScheduleState, primitive
 from polycomp.te import Tensor
@@ -38,7 +38,8 @@ class StagePrimitives(ScheduleState):
         """Compute what an iteration of ``loop`` needs of ``tensor`` inside of that iteration, into private storage.
 
         Returns the new loops around the tensor's (updating) statement. With ``overcompute`` the whole box is computed
-        even where it reaches beyond the tensor: reads there are clamped to the edge, and nothing is guarded.
+        even where it reaches beyond the tensor: reads there are clamped to the edge, and nothing is guarded. Of a
+        recurrence all steps are computed, and all of a dimension along which an element is made of its neighbours.
 
         >>> s = pc.Schedule(z)
         >>> s.show()
@@ -60,6 +61,29 @@ class StagePrimitives(ScheduleState):
         """
         stage, ref = self.tensor(tensor), self._ref(loop)
         self.kernel = placement.compute_at(self.kernel, stage, ref.var, _scope(scope), overcompute, self._names)
+        inside = self.loops_of(stage)
+        return inside[inside.index(ref) + 1 :]
+
+    @primitive
+    def compute_with(self, tensor: TensorLike, loop: LoopLike) -> tuple[LoopRef, ...]:
+        """Compute ``tensor`` in the loops of another stage, from the first that they do not share down to ``loop``.
+
+        Each of those is merged with one of the tensor's own loops, which must run equally often; returns the rest of
+        them. In each iteration the tensor comes before what reads it, or last.
+
+        >>> w = pc.compute((10,), lambda j: y[j] + 1.0, "w")
+        >>> s = pc.Schedule(w)
+        >>> s.compute_with("y", "j")
+        ()
+        >>> s.show()
+        y = memory(float32, [10])
+        for j in range(10):
+            y[j] = x[j] * 2.0
+            w[j] = y[j] + 1.0
+        """
+        stage, ref = self.tensor(tensor), self._ref(loop)
+        self._last_statement(stage)
+        self.kernel = merging.compute_with(self.kernel, stage, ref.var)
         inside = self.loops_of(stage)
         return inside[inside.index(ref) + 1 :]
 
@@ -197,7 +221,8 @@ class StagePrimitives(ScheduleState):
         """Store element ``i`` of a dimension of an intermediate tensor at ``i % factor``: only so much is kept.
 
         Legal when every element is read before another one is written to its place. Steps of time that need only the
-        step before are kept modulo 2; computing the tensor elsewhere (:meth:`compute_at`) stores it whole again.
+        step before are kept modulo 2. A factor that is not below the dimension's extent keeps all of it, and computing
+        the tensor elsewhere (:meth:`compute_at`) does so as well.
 
         >>> u = pc.recurrence((50, 10), lambda u, t, i: pc.select(t < 1, x[i], u[t - 1, i] * 0.5), name="u")
         >>> s = pc.Schedule(pc.compute((10,), lambda j: u[49, j] + 1.0, "last"))
@@ -219,12 +244,8 @@ class StagePrimitives(ScheduleState):
         if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
             raise FactorError(f"fold_storage of {stage.name!r} needs a positive int as factor, not {factor!r}")
         extent = shape[dimension]
-        if isinstance(extent, int) and factor >= extent:
-            raise FactorError(
-                f"fold_storage of {stage.name!r}: dimension {dimension} has {extent} elements; fewer than that can be "
-                f"kept, not {factor}"
-            )
-        self.kernel = dataclasses.replace(self.kernel, tree=placement.folded(self.tree, stage, dimension, factor))
+        kept = 0 if isinstance(extent, int) and factor >= extent else factor
+        self.kernel = dataclasses.replace(self.kernel, tree=placement.folded(self.tree, stage, dimension, kept))
 
     def _storage(self, primitive_name: str, tensor: Tensor) -> Allocate:
         """Where an intermediate tensor is stored. Raises :class:`PlacementError` for an argument."""

@@ -101,6 +101,20 @@ def row_sums() -> Schedule:
     return Schedule(pc.compute((4,), lambda i: total[i] / 6.0, "mean"))
 
 
+def normalised() -> Schedule:
+    """Each row of a matrix divided by its sum."""
+    x, k = pc.placeholder((4, 6), name="x"), pc.reduce_axis(6, "k")
+    total = pc.compute((4,), lambda i: pc.sum(x[i, k], axis=k), "total")
+    return Schedule(pc.compute((4, 6), lambda i, j: x[i, j] / total[i], "y"))
+
+
+def backwards() -> Schedule:
+    """``z`` is ``y`` from its last element to its first, with ``y = x * 2``."""
+    x = pc.placeholder((10,), name="x")
+    y = pc.compute((10,), lambda i: x[i] * 2.0, "y")
+    return Schedule(pc.compute((10,), lambda i: y[9 - i] + 1.0, "z"))
+
+
 def last_step() -> Schedule:
     """``last[i]``, the last of four steps of time of ``u``."""
     u = stencil().tensor("u")

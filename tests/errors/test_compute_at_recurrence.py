@@ -9,6 +9,6 @@ from polycomp.errors import PlacementError
 
 def test_compute_at_recurrence() -> None:
     s = last_step()
-    message = "compute_at of 'u': it is defined by elements of itself, so it is stored whole"
+    message = "compute_at of 'u': it is defined by elements of itself along every dimension, so it is stored whole"
     with refuses(s, PlacementError, message):
         s.compute_at("u", "i2")

@@ -16,6 +16,7 @@ SMALL = {
     "blur": ["--size", "70", "--rounds", "1"],
     "stencil": ["--size", "20000", "--steps", "4", "--rounds", "1"],
     "winograd": ["--size", "8", "--channels", "16", "--filters", "32", "--rounds", "1"],
+    "attention": ["--heads", "1", "--length", "384", "--width", "32", "--rounds", "1"],
     "any_size": ["--inner", "24", "--columns", "40", "--rounds", "1"],
 }
 

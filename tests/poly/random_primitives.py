@@ -119,6 +119,10 @@ def _compute_root(rng: random.Random, schedule: Schedule) -> None:
     schedule.compute_root(_tensor(rng, schedule))
 
 
+def _compute_with(rng: random.Random, schedule: Schedule) -> None:
+    schedule.compute_with(_tensor(rng, schedule), _loop(rng, schedule))
+
+
 def _tile(rng: random.Random, schedule: Schedule) -> None:
     loops = _loops(rng, schedule)
     schedule.tile(*((loop, rng.randint(2, 3)) for loop in loops[:2]))
@@ -140,7 +144,7 @@ _PRIMITIVES: Sequence[Primitive] = (
 
 _ALL: Sequence[Primitive] = (
     *_PRIMITIVES, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _compute_root, _tile, _serial, _reorder, _parallel,
-    _parallel, _vectorize, _fold_storage, _fold_storage, _fold_storage,
+    _parallel, _vectorize, _compute_with, _compute_with, _compute_with, _fold_storage, _fold_storage, _fold_storage,
 )  # fmt: skip
 
 

@@ -118,6 +118,49 @@ def test_a_folded_recurrence_of_any_size() -> None:
         np.testing.assert_allclose(function(data), expected, rtol=1e-4, atol=1e-4)
 
 
+def running(size: Any) -> pc.Schedule:
+    """Each row of a matrix divided by its sum, which is a recurrence along the row beside another one."""
+    x = pc.placeholder((5, size), name="x")
+    top = pc.recurrence(
+        (5, size), lambda u, t, i: pc.select(t < 1, x[t, i], pc.maximum(u[t - 1, i], x[t, i])), name="top"
+    )
+    total = pc.recurrence(
+        (5, size), lambda u, t, i: pc.select(t < 1, 0.0, u[t - 1, i]) + x[t, i] * top[t, i], name="total"
+    )
+    return pc.Schedule(pc.compute((size,), lambda i: total[4, i] * 2.0, "y"))
+
+
+def test_recurrences_in_one_loop_keep_what_they_need() -> None:
+    n = pc.size("n")
+    s = running(n)
+    block, lane = s.split("i3", 8)
+    s.vectorize(lane)
+    assert [r.name for r in s.compute_at("total", block)] == ["t3", "i4"]
+    s.compute_at("top", block)
+    assert [r.name for r in s.compute_with("top", "t3")] == ["i5"]
+    for tensor in ("top", "total"):
+        s.fold_storage(tensor, 0, 1)
+        s.vectorize(s[tensor].loops[-1])
+    s.parallel(block)
+    assert str(s).count("for t") == 1
+    function = pc.build(s, threads=2)
+    for size in (1, 8, 21):
+        data = numbers(5, size)
+        expected = 2 * (data * np.maximum.accumulate(data)).sum(axis=0)
+        np.testing.assert_allclose(function(data), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_reduction_in_the_loops_of_its_reader() -> None:
+    x, k = pc.placeholder((4, 6, 8), name="x"), pc.reduce_axis(8, "k")
+    total = pc.compute((4, 6), lambda i, j: pc.sum(x[i, j, k], axis=k), "total")
+    s = pc.Schedule(pc.compute((4, 6), lambda i, j: total[i, j] + 1.0, "y"))
+    assert [r.name for r in s.compute_with(total, s["y"].loops[1])] == ["k"]
+    s.fold_storage(total, 0, 1)
+    s.fold_storage(total, 1, 1)
+    data = numbers(4, 6, 8)
+    np.testing.assert_allclose(pc.build(s, threads=1)(data), data.sum(axis=-1) + 1, rtol=1e-4, atol=1e-4)
+
+
 def test_several_outputs_are_a_tuple() -> None:
     x = pc.placeholder((5,), name="x")
     more, less = pc.compute((5,), lambda i: x[i] + 1.0, "more"), pc.compute((5,), lambda i: x[i] - 1.0, "less")
