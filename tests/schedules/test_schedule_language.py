@@ -143,6 +143,9 @@ def test_recurrences_in_one_loop_keep_what_they_need() -> None:
         s.vectorize(s[tensor].loops[-1])
     s.parallel(block)
     assert str(s).count("for t") == 1
+    again = running(n)
+    again.replay(pc.Trace.from_json(s.trace.to_json()))
+    assert str(again) == str(s)
     function = pc.build(s, threads=2)
     for size in (1, 8, 21):
         data = numbers(5, size)
