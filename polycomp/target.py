@@ -71,20 +71,49 @@ def parse_target(text: str) -> Target:
         return host_target()
     triple, *settings = text.split(",")
     arch = triple.split("-")[0]
-    options = dict(s.split("=", 1) for s in settings if "=" in s)
-    unknown = [s for s in settings if s.split("=", 1)[0] not in ("cpu", "features")]
-    if arch not in ("x86_64", "aarch64") or unknown:
-        what = f"setting {unknown[0]!r}" if unknown and arch in ("x86_64", "aarch64") else f"target {text!r}"
+    unknown = [s for s in settings if s.partition("=")[0] != _SETTINGS.get(arch)]
+    if arch not in _SETTINGS or unknown:
+        what = f"setting {unknown[0]!r}" if unknown and arch in _SETTINGS else f"target {text!r}"
         raise TargetError(
             f"{what} is unknown; use 'cpu' for this machine, or a triple such as "
             f"'x86_64-linux-gnu,features=avx2+fma' or 'aarch64-linux-gnu,cpu=cortex-a72'"
         )
-    if arch == "aarch64":
-        return _aarch64(options.get("cpu", "generic"))
-    return _x86_64(frozenset(_X86_FLAGS.get(f, f) for f in options.get("features", "avx2+fma").split("+")))
+    value = settings[-1].partition("=")[2] if settings else ""
+    return _aarch64(_known_cpu(value or "generic")) if arch == "aarch64" else _x86_64(_flags(value or "avx2+fma"))
 
 
 _X86_FLAGS = {feature: flag for flag, feature in _X86_FEATURES.items()}
+
+
+_SETTINGS = {"x86_64": "features", "aarch64": "cpu"}
+_ALWAYS = frozenset({"sse", "sse2"})  # every x86-64 CPU has them
+_AARCH64_CPUS = (
+    "generic", "a64fx", "ampere1", "apple-m1", "apple-m2", "apple-m3", "cortex-a35", "cortex-a53", "cortex-a55",
+    "cortex-a57", "cortex-a72", "cortex-a73", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-a710",
+    "cortex-a715", "cortex-x1", "cortex-x2", "cortex-x3", "neoverse-n1", "neoverse-n2", "neoverse-v1", "neoverse-v2",
+    "thunderx2t99",
+)  # fmt: skip
+
+
+def _known_cpu(name: str) -> str:
+    """Raises TargetError for a CPU that LLVM would ignore."""
+    if name not in _AARCH64_CPUS:
+        raise TargetError(f"the CPU {name!r} is unknown; there are {', '.join(_AARCH64_CPUS)}")
+    return name
+
+
+def _flags(text: str) -> frozenset[str]:
+    """``avx2+fma`` as flags of cpuinfo. Raises TargetError for what would be ignored: unknown features, a part of AVX-512."""
+    features = {f for f in text.split("+") if f} - _ALWAYS
+    unknown = sorted(features - set(_X86_FLAGS))
+    if unknown:
+        raise TargetError(f"the CPU feature {unknown[0]!r} is unknown; there are {', '.join(sorted(_X86_FLAGS))}")
+    wide = sorted(f for f in features if f.startswith("avx512"))
+    if wide and not features >= _AVX512:
+        raise TargetError(
+            f"{wide[0]} is used only together with all of {'+'.join(sorted(_AVX512))}; add what is missing"
+        )
+    return frozenset(_X86_FLAGS[f] for f in features)
 
 
 def _cpuinfo_flags() -> frozenset[str]:

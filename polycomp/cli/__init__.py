@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import errno
 import importlib
 import io
 import os
+import pathlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -37,6 +40,15 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f"polycomp.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], _COMMANDS, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(_COMMANDS)}"
+            raise click.UsageError(f"there is no command {args[0]!r}{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -63,6 +75,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         warnings.showwarning = _show_warning
         try:
             result = cli.main(arguments, prog_name="polycomp", standalone_mode=False)
+        except click.exceptions.NoArgsIsHelpError as error:  # nothing was asked for: its message is the help
+            click.echo(error.format_message(), err=True)
+            return _USAGE
         except click.UsageError as error:
             hint = f" (try 'polycomp {error.ctx.info_name} --help')" if error.ctx and error.ctx.parent else ""
             return _say("error", error.format_message() + hint, _USAGE)
@@ -76,12 +91,20 @@ def _run(arguments: Sequence[str] | None) -> int:
         except OSError as error:
             if error.filename is None:
                 _discard_output()
-            return _say("error", f"{error.filename or 'the output'}: {error.strerror or error}", _FAILED)
+            return _say("error", f"cannot write {error.filename or 'the output'}: {_why(error)}", _FAILED)
         except MemoryError:
             return _say("error", "this machine has not enough memory for that", _FAILED)
         except (KeyboardInterrupt, click.Abort):
             return _say("error", "interrupted", _INTERRUPTED)
     return result if isinstance(result, int) else 0
+
+
+def _why(error: OSError) -> str:
+    """The system's reason, and what to do about the most frequent one."""
+    missing = pathlib.Path(error.filename or ".").parent
+    if error.errno == errno.ENOENT and not missing.is_dir():
+        return f"there is no folder {missing}"
+    return error.strerror or str(error)
 
 
 def _discard_output() -> None:

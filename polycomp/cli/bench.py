@@ -74,8 +74,16 @@ def _onnxruntime(model: pathlib.Path, threads: int, feeds: Feeds) -> Callable[[]
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes come from C++, and share no base of their own
+        raise PolycompError(f"onnxruntime cannot load {model}, so leave --against out: {_reason(error)}") from error
     return lambda: session.run(None, dict(feeds))
+
+
+def _reason(error: Exception) -> str:
+    """What onnxruntime says, without the C++ function that said it."""
+    return " ".join(str(error).split()).rpartition("&) ")[2]
 
 
 def _record(model: pathlib.Path, module: Module, timings: Mapping[str, Timing]) -> dict[str, Any]:

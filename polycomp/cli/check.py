@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+import numpy as np
 from rich.table import Table
 
-from polycomp.cli.common import compile_options, count_text, make_options, stdout
+from polycomp.cli.common import compile_options, count_text, make_options, shape_text, stdout
 from polycomp.cli.inputs import random_inputs
 from polycomp.cli.progress import Display
 from polycomp.driver.check import Comparison, check_layers, check_outputs, first_wrong
 from polycomp.driver.compile import compile_model
-from polycomp.errors import PolycompError
-from polycomp.importers.onnx.reference import read_reference
+from polycomp.errors import ExecutionError, InputError, ModelError, PolycompError
+from polycomp.importers.onnx.reference import ReferenceModel, read_reference
+from polycomp.options import Options
+from polycomp.runtime import Module
+
+Array = np.ndarray[Any, Any]
 
 
 @click.command()
@@ -28,14 +33,15 @@ def command(model: pathlib.Path, per_layer: bool, seed: int, **settings: Any) ->
 
     The model's outputs are compared as they are served. If one is wrong, or with --per-layer, the model is compiled
     once more with the values of all nodes as outputs, and the first node that differs is named.
+
+    Sizes that are open, and not told by --shape, are 2, 3, ..., or all 1 where the model cannot run with those.
     """
     options = make_options(**settings)
     with Display() as display:
         reference = read_reference(model)
         module = compile_model(model, options, display).module(options.threads)
-        feeds = random_inputs(module.inputs, options.shapes, seed)
         display.stage("reference")
-        outputs = check_outputs(reference, module, feeds)
+        feeds, outputs = _compare(reference, module, options, seed)
         layers = []
         if per_layer or first_wrong(outputs):
             layers = check_layers(reference, options, feeds, display)
@@ -47,7 +53,20 @@ def command(model: pathlib.Path, per_layer: bool, seed: int, **settings: Any) ->
     worst = max((c.error for c in (*outputs, *layers)), default=0.0)
     outside, inside = count_text(len(outputs), "output"), count_text(len(layers), "value")
     compared = f"{outside} and {inside} inside" if layers else outside
-    click.echo(f"{model}: {compared} as in the ONNX reference; largest relative error {worst:.2g}")
+    on = ", ".join(f"{name} {shape_text(array.shape)}" for name, array in feeds.items())
+    click.echo(f"{model}: {compared} as in the ONNX reference; largest relative error {worst:.2g}; inputs: {on}")
+
+
+def _compare(
+    reference: ReferenceModel, module: Module, options: Options, seed: int
+) -> tuple[dict[str, Array], list[Comparison]]:
+    """The inputs, and the outputs compared. Sizes of 1 hide mistakes, so they come last."""
+    try:
+        feeds = random_inputs(module.inputs, options.shapes, seed, distinct=True)
+        return feeds, check_outputs(reference, module, feeds)
+    except (InputError, ExecutionError, ModelError):  # the model, not the user, limits its open sizes
+        feeds = random_inputs(module.inputs, options.shapes, seed)
+        return feeds, check_outputs(reference, module, feeds)
 
 
 def _explain(wrong: Comparison) -> str:

@@ -15,19 +15,23 @@ Array = np.ndarray[Any, Any]
 
 
 def random_inputs(
-    specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]] | None = None, seed: int = 0
+    specs: Sequence[TensorSpec],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    seed: int = 0,
+    distinct: bool = False,
 ) -> dict[str, Array]:
     """An array for each input, the same for the same seed: floats are standard normal, integers and bools 0 or 1 (which
     suits masks, token numbers and class numbers alike).
 
-    Sizes that are bound at run time come from ``shapes`` by input, and are 1 where it says nothing.
+    Sizes that are bound at run time come from ``shapes`` by input. Where it says nothing they are 1, or, when
+    ``distinct``, 2 for the first that is open, 3 for the next, and so on.
     Raises InputError for a shape of the wrong rank or for an unknown input.
     """
     given = dict(shapes or {})
     unknown = sorted(set(given) - {spec.name for spec in specs})
     if unknown:
         raise InputError(f"there is no input {unknown[0]!r}; inputs: {', '.join(map(repr, specs))}")
-    sizes = _symbol_sizes(specs, given)
+    sizes = (_distinct_sizes(specs) if distinct else {}) | _symbol_sizes(specs, given)
     random = np.random.default_rng(seed)
     return {spec.name: _random(_shape(spec, given, sizes), spec.dtype, random) for spec in specs}
 
@@ -43,6 +47,11 @@ def read_array(path: pathlib.Path) -> Array:
     if not isinstance(array, np.ndarray):
         raise InputError(f"{str(path)!r} holds several arrays; give one .npy file per input")
     return array
+
+
+def _distinct_sizes(specs: Sequence[TensorSpec]) -> dict[str, int]:
+    names = dict.fromkeys(dim for spec in specs for dim in spec.shape if isinstance(dim, str))
+    return {name: 2 + place for place, name in enumerate(names)}
 
 
 def _symbol_sizes(specs: Sequence[TensorSpec], given: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

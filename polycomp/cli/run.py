@@ -34,7 +34,11 @@ _PROFILE_RUNS = 10
     help="Read an input from a file.",
 )
 @shape_option("Shape of a random input whose size is open.")
-@click.option("--output-dir", type=click.Path(path_type=pathlib.Path), help="Write each output there as NAME.npy.")
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=pathlib.Path),
+    help="Write each output there as NAME.npy.",
+)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to run with; 0: all cores.")
 @click.option("--profile", is_flag=True, help="Show where the time goes, kernel by kernel.")
 @click.option("--top", type=click.IntRange(min=1), help="Show the largest values of each output.")

@@ -25,7 +25,7 @@ def command() -> None:
         _row("cpu", f"this machine: {_describe(host)}")
         _row("", f"features {' '.join(host.features)}")
     _row("x86_64-linux-gnu", _describe(parse_target("x86_64-linux-gnu")))
-    _row("", "add ,features=avx2+fma or ,features=avx512f+... to choose the instructions")
+    _row("", "add ,features=avx2+fma to choose the instructions")
     arm = parse_target("aarch64-linux-gnu")
     _row("aarch64-linux-gnu", f"{arm.arch}, {8 * arm.vector_bytes}-bit vectors; add ,cpu=cortex-a72 to choose the CPU")
     for name, purpose in _NEEDED.items():

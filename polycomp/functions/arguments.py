@@ -205,7 +205,7 @@ def as_array(name: str, value: Any) -> Array | None:
     try:
         as_dtype(array.dtype)
     except DTypeError as error:
-        raise ArgumentError(f"argument {name!r} has the {error}") from None
+        raise ArgumentError(f"argument {name!r}: {error}") from None
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 

@@ -122,7 +122,7 @@ def _image(content: Bytes, label: str) -> ModuleImage:
 def _read_header(view: memoryview, label: str) -> Header:
     start = bytes(view[:HEADER_BYTES])
     if not start or start[: len(_MAGIC)] != _MAGIC[: len(start)]:
-        raise ModuleFileError(f"{label} is not a polycomp module file")
+        raise ModuleFileError(f"{label} is not a polycomp module file; if it is a model, compile it first")
     if len(start) < HEADER_BYTES:
         raise ModuleFileError(f"{label} is truncated: it has {len(start)} bytes, less than a header")
     if _CHECKSUM.pack(zlib.crc32(start[: -_CHECKSUM.size])) != start[-_CHECKSUM.size :]:

@@ -65,7 +65,7 @@ def test_a_read_only_file_system(polycomp: Polycomp, model: pathlib.Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["frobnicate"], "No such command"),
+        (["frobnicate"], "there is no command"),
         (["compile"], "Missing argument"),
         (["compile", "m.onnx", "--shape", "x"], "NAME=DIM"),
         (["compile", "m.onnx", "--shape", "x=1,a"], "NAME=DIM"),
@@ -139,3 +139,27 @@ def test_without_a_home_there_is_one_warning(model: pathlib.Path, tmp_path: path
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("polycomp: warning: ") == 1
     assert "home" in result.stderr
+
+
+def test_nothing_asked_for_shows_the_help(polycomp: Polycomp) -> None:
+    result = polycomp()
+    assert result.status == 2
+    assert result.err.startswith("Usage: polycomp") and "compile" in result.err
+
+
+def test_a_misspelt_command(polycomp: Polycomp) -> None:
+    assert_failed(polycomp("compil", "x.onnx"), "no command 'compil'", "did you mean 'compile'?", status=2)
+
+
+def test_a_folder_that_is_not_there(polycomp: Polycomp, model: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    output = tmp_path / "nowhere" / "m.pcm"
+    assert_failed(polycomp("compile", model, "-o", output), f"cannot write {output}", f"no folder {output.parent}")
+
+
+def test_a_peer_that_cannot_load_the_model(polycomp: Polycomp, model: pathlib.Path) -> None:
+    proto = onnx.load(model)
+    proto.ir_version = 99  # polycomp does not mind: the format's version says nothing about the operators
+    onnx.save(proto, model)
+    pytest.importorskip("onnxruntime")
+    words = ("onnxruntime cannot load", "leave --against out", "IR version")
+    assert_failed(polycomp("bench", model, "--against", "onnxruntime"), *words)

@@ -112,7 +112,7 @@ def test_output_that_nobody_takes(module: pathlib.Path, tmp_path: pathlib.Path) 
     with open("/dev/full", "w") as full:
         arguments = [sys.executable, "-m", "polycomp", "inspect", str(module)]
         done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "polycomp: error: the output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "polycomp: error: cannot write the output: No space left on device\n")
 
 
 def test_a_cache_that_cannot_be_written(model: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -9,4 +9,6 @@ from mistakes import command
 def test_cli_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     status, words = command(capsys, "frobnicate")
     assert status == 2
-    assert words == "polycomp: error: No such command 'frobnicate'.\n"
+    assert words == (
+        "polycomp: error: there is no command 'frobnicate'; there are compile, run, bench, check, inspect, targets, cache\n"
+    )

@@ -291,7 +291,7 @@ def test_arguments_that_are_no_arrays(argument: Any) -> None:
 
 
 def test_dtypes_that_there_are_not() -> None:
-    with pytest.raises(errors.ArgumentError, match="argument 'x' has the element type 'complex128' is not supported"):
+    with pytest.raises(errors.ArgumentError, match="argument 'x': element type 'complex128' is not supported"):
         pc.jit(lambda x: x)(np.zeros(2, complex))
 
 

@@ -133,11 +133,11 @@ def test_not_a_module_file(content, tmp_path):
     path.write_bytes(b"ONNX, say")
     with pytest.raises(ModuleFileError) as caught:
         load(path)
-    assert str(caught.value) == f"{path} is not a polycomp module file"
+    assert str(caught.value) == f"{path} is not a polycomp module file; if it is a model, compile it first"
     path.write_bytes(b"")
-    with pytest.raises(ModuleFileError, match="is not a polycomp module file"):
+    with pytest.raises(ModuleFileError, match="is not a polycomp module file; if it is a model, compile it first"):
         load(path)
-    assert failure(b"") == "the module is not a polycomp module file"
+    assert failure(b"") == "the module is not a polycomp module file; if it is a model, compile it first"
 
 
 def test_unreadable_files(tmp_path):

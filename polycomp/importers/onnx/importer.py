@@ -198,7 +198,10 @@ def _input_type(
     fixed = options.shapes.get(info.name)
     if not tensor.HasField("shape"):
         if fixed is None:
-            raise ShapeError(f"the model does not say the shape of its input {info.name!r}; give one in the options")
+            raise ShapeError(
+                f"the model does not say the shape of its input {info.name!r}; give one, in Python as "
+                f"shapes={{{info.name!r}: (2, 3)}}, to the command as --shape {info.name}=2,3"
+            )
         return TensorType(dtype, _checked_shape(info.name, fixed))
     dims = list(tensor.shape.dim)
     if fixed is not None:

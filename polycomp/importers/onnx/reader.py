@@ -16,6 +16,8 @@ from polycomp.errors import ModelError, UnsupportedOperatorError
 OLDEST_OPSET = 7
 DEFAULT_DOMAINS = frozenset(["", "ai.onnx"])
 
+_MODULE_FILE = b"\x89PCM\r\n"
+
 ModelLike = str | pathlib.Path | bytes | onnx.ModelProto
 
 
@@ -115,6 +117,8 @@ def _read(path: pathlib.Path) -> bytes:
 def _parse(data: bytes, what: str) -> onnx.ModelProto:
     if not data:
         raise ModelError(f"the model {what} is empty")
+    if data.startswith(_MODULE_FILE):
+        raise ModelError(f"the model {what} is a module file, compiled already; run or load it as it is")
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)

@@ -40,7 +40,7 @@ def _kernel(site: Site) -> tuple[int, ...]:
         raise ShapeError(f"{site.where} has weights of {weight.rank} dimensions; its input wants {rank + 2}")
     spatial = weight.shape[2:]
     if any(isinstance(d, Expr) for d in spatial):
-        raise site.unsupported("its window size is a symbolic dimension")
+        raise site.unsupported("its window is of open size; fix the shape of its weights")
     kernel = tuple(int(d) for d in spatial if not isinstance(d, Expr))
     if site.given("kernel_shape") and tuple(site.integers("kernel_shape")) != kernel:
         raise ShapeError(f"{site.where} has kernel_shape={site.integers('kernel_shape')}, but its weights {kernel}")
