@@ -103,7 +103,7 @@ def _known_cpu(name: str) -> str:
 
 
 def _flags(text: str) -> frozenset[str]:
-    """``avx2+fma`` as flags of cpuinfo. Raises TargetError for what would be ignored: unknown features, a part of AVX-512."""
+    """``avx2+fma`` as flags of cpuinfo. Raises TargetError for unknown ones, and for parts of AVX-512."""
     features = {f for f in text.split("+") if f} - _ALWAYS
     unknown = sorted(features - set(_X86_FLAGS))
     if unknown:
