@@ -82,7 +82,7 @@ def as_dtype(value: DTypeLike | np.dtype[np.generic]) -> DType:
     """
     if isinstance(value, DType):
         return value
-    name = value if isinstance(value, str) else value.name
+    name = value if isinstance(value, str) else value.name if isinstance(value, np.dtype) else str(value)
     try:
         return DType(name)
     except ValueError:

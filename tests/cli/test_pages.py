@@ -128,5 +128,5 @@ def test_a_page_that_cannot_be_written(
     before = sorted(tmp_path.iterdir())
     done = polycomp(command, model, "--html", tmp_path / page)
     assert (done.status, done.out) == (1, "")
-    assert done.err.splitlines()[-1].startswith(f"polycomp: error: {tmp_path}")
+    assert done.err.splitlines()[-1].startswith(f"polycomp: error: cannot write {tmp_path}")
     assert sorted(tmp_path.iterdir()) == before
