@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from polycomp.api import Module, compile, load
+    from polycomp.decisions import Decisions
     from polycomp.errors import PolycompError
     from polycomp.expr import cast, select, unary
     from polycomp.functions import jit
@@ -31,6 +32,7 @@ _FUNCTIONS = (
 )  # fmt: skip
 """On arrays while tracing; some build expressions of the schedule language too."""
 __all__ = [
+    "Decisions",
     "Module",
     "NativeFunction",
     "PolycompError",
@@ -60,6 +62,7 @@ _HOMES = {
     "Module": "polycomp.runtime",
     "jit": "polycomp.functions",
     "Tensor": "polycomp.tracing",
+    "Decisions": "polycomp.decisions",
     "PolycompError": "polycomp.errors",
     **dict.fromkeys(["Schedule", "Trace"], "polycomp.schedules"),
     **dict.fromkeys(["NativeFunction", "build"], "polycomp.native"),

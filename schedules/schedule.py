@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from polycomp.decisions import Decision, Decisions, Value
 from polycomp.errors import ExpressionError, IllegalScheduleError, ScheduleError
 from polycomp.expr import Interval, Var, const, free_vars, wrap
 from polycomp.poly.kernel import Kernel, Statement, statements_of
@@ -26,6 +27,9 @@ from polycomp.schedules.stage_primitives import StagePrimitives
 from polycomp.schedules.state import recorded
 from polycomp.schedules.trace import Step, Trace
 from polycomp.te import Tensor, topological_order
+
+_Choice = TypeVar("_Choice", bound=Value)
+_NONE = Decisions()
 
 __all__ = ["Explanation", "LoopRef", "Schedule", "Stage", "Step", "Trace", "initial_kernel"]
 
@@ -96,7 +100,8 @@ class Schedule(LoopPrimitives, StagePrimitives):
 
     ``schedule[tensor].loops`` gives handles on loops; primitives take handles or names, rewrite ``kernel`` and append
     to ``trace``. A primitive that raises leaves the schedule as it was. ``check=False`` leaves the proof of each step
-    to :meth:`verify` at the end. ``ranges`` are inclusive bounds of symbolic sizes.
+    to :meth:`verify` at the end. ``ranges`` are inclusive bounds of symbolic sizes. ``decisions`` replace choices that
+    are made by :meth:`decide`.
 
     >>> s = pc.Schedule(c)
     >>> i, j, k = s[c].loops
@@ -115,9 +120,12 @@ class Schedule(LoopPrimitives, StagePrimitives):
         name: str = "kernel",
         *,
         check: bool = True,
+        decisions: Decisions = _NONE,
     ) -> None:
         made = _outputs(outputs)
         super().__init__(initial_kernel(made, inputs, ranges, name), check)
+        self.decisions = decisions
+        self.decided: tuple[Decision, ...] = ()
         if check:
             _check_definition(self.kernel)
 
@@ -132,6 +140,29 @@ class Schedule(LoopPrimitives, StagePrimitives):
                 return None
             total *= extent
         return total
+
+    # ------------------------------------------------------------------ deciding
+
+    def decide(self, name: str, value: _Choice, alternatives: Sequence[_Choice]) -> _Choice:
+        """Choose ``value``, or what the schedule's ``decisions`` say instead; ``decided`` remembers it.
+
+        Raises :class:`ScheduleError` when they say something that is not one of the ``alternatives``. A name that was
+        used before is made unique.
+
+        >>> s = pc.Schedule(y, decisions=pc.Decisions().replace("factor", 5))
+        >>> s.decide("factor", 2, [2, 5])
+        5
+        """
+        repeated = sum(d.name.partition("#")[0] == name for d in self.decided)
+        name = f"{name}#{repeated + 1}" if repeated else name
+        possible = tuple(dict.fromkeys((value, *alternatives)))
+        chosen = next((a for a in possible if a == self.decisions.get(name)), None)
+        if chosen is None and self.decisions.get(name) is not None:
+            listed = ", ".join(map(repr, possible))
+            raise ScheduleError(f"{name!r} cannot be {self.decisions.get(name)!r}; the alternatives are {listed}")
+        made = value if chosen is None else chosen
+        self.decided += (Decision(name, made, possible),)
+        return made
 
     # ------------------------------------------------------------------ looking
 

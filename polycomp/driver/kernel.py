@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.codegen.llvm.machine import compile_ir
+from polycomp.decisions import Decisions
 from polycomp.errors import CompileError, PolycompError
 from polycomp.expr import Interval, Var
 from polycomp.loops import LoopNest, lower_kernel
@@ -18,6 +19,8 @@ from polycomp.schedules.library import schedule_kernel
 from polycomp.target import Target
 from polycomp.te import Tensor
 
+_LIBRARY = Decisions()  # all left to the schedule library
+
 
 class KernelTask(NamedTuple):
     """A kernel to compile: the arguments of :func:`compile_kernel`."""
@@ -27,6 +30,7 @@ class KernelTask(NamedTuple):
     outputs: tuple[Tensor, ...]
     ranges: Mapping[Var, Interval]
     target: Target
+    decisions: Decisions = _LIBRARY
 
 
 class KernelError(CompileError):
@@ -54,13 +58,14 @@ def compile_kernel(
     outputs: tuple[Tensor, ...],
     ranges: Mapping[Var, Interval],
     target: Target,
+    decisions: Decisions = _LIBRARY,
 ) -> CompiledKernel:
     """Schedule, lower and compile the expressions of ``outputs``.
 
     Raises :class:`KernelError` for whatever goes wrong, with the traceback as a note.
     """
     try:
-        nest = loop_nest(name, inputs, outputs, ranges, target)
+        nest = loop_nest(name, inputs, outputs, ranges, target, decisions)
         emitted = emit_kernel(nest, target)
         return CompiledKernel(compile_ir(emitted.ir, target), emitted.workspace, nest.sizes)
     except Exception as error:
@@ -76,9 +81,10 @@ def loop_nest(
     outputs: tuple[Tensor, ...],
     ranges: Mapping[Var, Interval],
     target: Target,
+    decisions: Decisions = _LIBRARY,
 ) -> LoopNest:
     """The scheduled loops of the expressions of ``outputs``, before code generation."""
-    kernel = schedule_kernel(name, inputs, outputs, ranges, target)
+    kernel = schedule_kernel(name, inputs, outputs, ranges, target, decisions)
     _verify(kernel)
     return lower_kernel(kernel)
 

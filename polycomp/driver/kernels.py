@@ -12,15 +12,15 @@ from polycomp.driver.observe import Observer
 from polycomp.driver.versions import backend_version
 from polycomp.driver.workers import Workers
 from polycomp.errors import CompileError
-from polycomp.target import Target
+from polycomp.options import Options
 
 
 def compile_kernels(
-    calls: Sequence[Call], target: Target, cache: Cache | None, workers: Workers, observer: Observer
+    calls: Sequence[Call], options: Options, cache: Cache | None, workers: Workers, observer: Observer
 ) -> Mapping[str, CompiledKernel]:
-    """The kernels that ``calls`` need, by symbol."""
+    """The kernels that ``calls`` need, by symbol, for the target and with the decisions of ``options``."""
     wanted = {call.symbol: call for call in calls}
-    found = {} if cache is None else _look_up(cache, wanted, target)
+    found = {} if cache is None else _look_up(cache, wanted, options)
     kernels = dict(found)
     # The longest compilations first, so that no process is left with one when the others are done.
     missing = sorted((c for s, c in wanted.items() if s not in found), key=lambda c: len(c.kernel.text), reverse=True)
@@ -29,11 +29,11 @@ def compile_kernels(
     def done(task: KernelTask, kernel: CompiledKernel) -> None:
         kernels[task.name] = kernel
         if cache is not None:
-            cache.store(_key(task.name, target), pickle.dumps(kernel))
+            cache.store(_key(task.name, options), pickle.dumps(kernel))
         observer.kernels(len(kernels), len(wanted))
 
     try:
-        workers.compile([_task(call, target) for call in missing], done)
+        workers.compile([_task(call, options) for call in missing], done)
     except KernelError as error:
         raise _with_nodes(error, wanted[error.symbol]) from error
     return {symbol: kernels[symbol] for symbol in wanted}  # in one order, so that equal models give equal files
@@ -45,15 +45,15 @@ def _with_nodes(error: KernelError, call: Call) -> CompileError:
     return CompileError(f"the kernel {call.symbol!r} for {nodes} cannot be compiled: {error.reason}")
 
 
-def _look_up(cache: Cache, wanted: Mapping[str, Call], target: Target) -> dict[str, CompiledKernel]:
-    entries = {symbol: cache.load(_key(symbol, target)) for symbol in wanted}
+def _look_up(cache: Cache, wanted: Mapping[str, Call], options: Options) -> dict[str, CompiledKernel]:
+    entries = {symbol: cache.load(_key(symbol, options)) for symbol in wanted}
     return {symbol: pickle.loads(entry) for symbol, entry in entries.items() if entry is not None}
 
 
-def _key(symbol: str, target: Target) -> str:
-    return key_of(symbol, target.key, backend_version())
+def _key(symbol: str, options: Options) -> str:
+    return key_of(symbol, options.target.key, options.decisions_for(symbol).key, backend_version())
 
 
-def _task(call: Call, target: Target) -> KernelTask:
-    kernel = call.kernel
-    return KernelTask(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, target)
+def _task(call: Call, options: Options) -> KernelTask:
+    kernel, decisions = call.kernel, options.decisions_for(call.symbol)
+    return KernelTask(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, options.target, decisions)

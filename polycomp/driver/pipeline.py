@@ -55,8 +55,8 @@ def _graph_key(graph: Graph, options: Options) -> str:
     arrays = graph.constants.values()
     constants = [part for array in arrays for part in (str(array.dtype), content_digest(array.tobytes()))]
     sources = "\n".join(source for node in graph.nodes for source in node.sources)
-    text = (to_text(graph), sources, options.target.key, str(options.threads), compiler_version())
-    return key_of("graph", *text, *constants)
+    settings = (options.target.key, str(options.threads), options.decisions_key, compiler_version())
+    return key_of("graph", to_text(graph), sources, *settings, *constants)
 
 
 def _finish(
@@ -64,7 +64,7 @@ def _finish(
 ) -> ModuleParts:
     """Kernels and link."""
     watch.stage("kernels")
-    kernels = compile_kernels(lowered.calls, options.target, cache, workers, watch)
+    kernels = compile_kernels(lowered.calls, options, cache, workers, watch)
     watch.stage("link")
     layout = lay_out(lowered)
     program = build_program(lowered, layout, kernels)

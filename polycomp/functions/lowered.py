@@ -72,8 +72,12 @@ class Lowered:
 
     @functools.cached_property
     def _nests(self) -> tuple[LoopNest, ...]:
-        kernels = [(call.symbol, call.kernel) for call in self._calls]
-        return tuple(loop_nest(s, k.inputs, k.outputs, k.ranges, self._options.target) for s, k in kernels)
+        return tuple(map(self._nest, self._calls))
+
+    def _nest(self, call: Call) -> LoopNest:
+        kernel, options = call.kernel, self._options
+        given = (options.target, options.decisions_for(call.symbol))
+        return loop_nest(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, *given)
 
 
 def _kernel_text(call: Call) -> str:

@@ -54,6 +54,7 @@ def kernel_traits(calls: Sequence[Call], sizes: Mapping[str, int], options: Opti
 
 def _traits(call: Call, sizes: Mapping[str, int], options: Options) -> Traits:
     kernel = call.kernel
-    scheduled = schedule_kernel(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, options.target)
+    given = (options.target, options.decisions_for(call.symbol))
+    scheduled = schedule_kernel(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, *given)
     values: dict[Var, int] = {new: sizes[old.name] for new, old in kernel.parameters.items()}
     return traits_of(lower_kernel(scheduled), values, options.target.lanes(_ELEMENT))

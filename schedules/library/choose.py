@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from polycomp.decisions import Decisions
 from polycomp.expr import Interval, Var
 from polycomp.poly.kernel import Kernel
 from polycomp.schedules.library.analysis import as_contraction, computed, is_reduction
@@ -16,6 +17,8 @@ from polycomp.schedules.schedule import Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
 
+_LIBRARY = Decisions()  # none is made otherwise
+
 
 def schedule_kernel(
     name: str,
@@ -23,12 +26,14 @@ def schedule_kernel(
     outputs: Sequence[Tensor],
     ranges: Mapping[Var, Interval],
     target: Target,
+    decisions: Decisions = _LIBRARY,
 ) -> Kernel:
     """The kernel that computes ``outputs`` from ``inputs`` (placeholders), scheduled for ``target``.
 
     Adjacent dimensions may come out merged: memory is the same, shapes are not. ``ranges`` bound the sizes.
+    ``decisions`` are made otherwise than the library would; raises :class:`ScheduleError` when they do not fit.
     """
-    return build_schedule(name, inputs, outputs, ranges, target).kernel
+    return build_schedule(name, inputs, outputs, ranges, target, decisions).kernel
 
 
 def build_schedule(
@@ -37,10 +42,11 @@ def build_schedule(
     outputs: Sequence[Tensor],
     ranges: Mapping[Var, Interval],
     target: Target,
+    decisions: Decisions = _LIBRARY,
 ) -> Schedule:
-    """Like :func:`schedule_kernel`, but returns the schedule with its trace."""
+    """Like :func:`schedule_kernel`, but returns the schedule with its trace and its decisions."""
     merged_outputs, merged_inputs = collapse(inline_cheap(outputs), inputs)
-    schedule = Schedule(merged_outputs, merged_inputs, ranges, name, check=False)
+    schedule = Schedule(merged_outputs, merged_inputs, ranges, name, check=False, decisions=decisions)
     stages = computed(merged_outputs)
     contractions = [t for t in stages if as_contraction(t) is not None]
     if contractions:
@@ -50,4 +56,5 @@ def build_schedule(
     else:
         for tensor in stages:
             schedule_elementwise(schedule, tensor, target)
+    schedule.decisions.check_known(schedule.decided)
     return schedule

@@ -10,7 +10,9 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
+from polycomp.decisions import Value
 from polycomp.expr import Binary, Load
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import (
@@ -26,7 +28,7 @@ from polycomp.schedules.library.elementwise import is_large, parallelize, schedu
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
-from polycomp.te import Axis, Tensor
+from polycomp.te import Axis, Dim, Tensor
 
 _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is chosen
 
@@ -36,6 +38,9 @@ _PREFETCH_BYTES = 4096  # and at most so many bytes of the vector operand
 _ROWS_WORTH_PACKING = 16
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
 _MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
+
+_COLUMNS_OUTSIDE, _ROWS_OUTSIDE = "columns outside", "rows outside"
+_Choice = TypeVar("_Choice", bound=Value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +197,9 @@ class _Tiling:
         """Tile the final stage, place the accumulators in it, and share the outer loops out to the threads."""
         packed = self._pack_vector_operand()
         outer, inner = self._split(self._final_loops())
+        if packed is None and outer.columns and outer.rows:
+            order = self._decide("order", _COLUMNS_OUTSIDE, [_COLUMNS_OUTSIDE, _ROWS_OUTSIDE])
+            outer = dataclasses.replace(outer, rows_outside=order == _ROWS_OUTSIDE)
         self.schedule.reorder(*outer.in_order(), *inner)
         self._place_accumulators(outer.in_order()[-1] if outer.in_order() else None, packed)
         for loop in inner[:-1]:
@@ -225,7 +233,8 @@ class _Tiling:
             return Tile(*self._choose(1, [1])[:2], 1, last)
         vectors = -(-(last or 2 * self.lanes) // self.lanes)
         if self._extent(self.roles.row) == 1:
-            return Tile(1, 1, 1, min(vectors, _WIDEST_ROW) * self.lanes)
+            widths = [w for w in (1, 2, 4, 8, _WIDEST_ROW, 24) if w <= vectors]
+            return Tile(1, 1, 1, self._decide("row_vectors", min(vectors, _WIDEST_ROW), widths) * self.lanes)
         outer, rows, width = self._choose(vectors, range(1, min(vectors, 4) + 1))
         return Tile(outer, rows, 1, width * self.lanes)
 
@@ -238,7 +247,12 @@ class _Tiling:
             return Arrival(again if whole <= target.l2_bytes else target.vector_bytes / _MEMORY_BYTES_PER_CYCLE, again)
 
         space = (self._extent(self.roles.outer_row), self._extent(self.roles.row), vectors)
-        return choose_tile(space, self.target.vector_registers, allowed, arrival)
+        tile = choose_tile(space, self.target.vector_registers, allowed, arrival)
+        possible = [t for width in allowed for t in _row_tiles(space, width, self.target.vector_registers)]
+        return self._decide("tile", tile, possible)
+
+    def _decide(self, what: str, value: _Choice, alternatives: Sequence[_Choice]) -> _Choice:
+        return self.schedule.decide(f"{self.contraction.tensor.name}.{what}", value, alternatives)
 
     def _stays_near(self, vectors: int) -> bool:
         """Whether the vector operand of a column of tiles, ``vectors`` wide, stays in the first-level cache."""
@@ -275,8 +289,8 @@ class _Tiling:
             outer.rows.append(tiles)
         if roles.row is not None:
             tiles, row = schedule.split(loops[roles.row], tile.rows)
-            per_block = self._row_tiles_per_block()
-            if per_block is not None:
+            per_block = self._decide_row_block(schedule.extent(tiles))
+            if per_block:
                 row_blocks, tiles = schedule.split(tiles, per_block, tail="shrink")
                 outer.row_blocks.append(row_blocks)
             outer.rows.append(tiles)
@@ -301,6 +315,12 @@ class _Tiling:
         tiles = -(-rows // self.tile.rows)
         return -(-tiles // -(-tiles // most))  # blocks of equal size
 
+    def _decide_row_block(self, tiles: Dim) -> int:
+        """Row tiles in a block; 0 for no blocks."""
+        many = constant(tiles)
+        possible = [n for n in (4, 8, 16, 32, 64) if many is not None and n < many and not self.roles.rows]
+        return self._decide("row_tiles_per_block", self._row_tiles_per_block() or 0, [0, *possible])
+
     def _pack_vector_operand(self) -> Tensor | None:
         """Copy a vector operand into panels where reading it in place would be slow; returns the copy.
 
@@ -314,7 +334,8 @@ class _Tiling:
         if not dimension or constant(last.extent) == 1:
             return None
         stride = stride_of(load, last)
-        if stride == 1 and (self.roles.block is not None or self.roles.outer_row is not None or not self._is_tall()):
+        in_place = self.roles.block is not None or self.roles.outer_row is not None or not self._is_tall()
+        if not self._decide("pack", stride != 1 or not in_place, [False, True] if stride == 1 else [True]):
             return None
         return self.schedule.cache_read(load.source, self.result, {dimension[0]: self.tile.width})
 
@@ -341,10 +362,16 @@ class _Tiling:
         schedule.vectorize(spatial[-1])
         rest = [x for x in spatial[:-1] if x not in tiled]
         schedule.reorder(*rest, *reduced, *tiled, spatial[-1])
-        if reduced and not self._stays_near(self.tile.blocks * -(-self.tile.width // self.lanes)):
-            step_bytes = self.tile.blocks * self.tile.width * self.contraction.vector.dtype.bytes
-            distance = min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
+        distance = self._decide("prefetch", self._prefetch_distance(), [0, 2, 4, 8, 16, 32]) if reduced else 0
+        if distance:
             schedule.prefetch(self._vector_source(packed), reduced[-1], distance)
+
+    def _prefetch_distance(self) -> int:
+        """Steps of the reduction between asking for a vector and using it; 0 when it is not asked for."""
+        if self._stays_near(self.tile.blocks * -(-self.tile.width // self.lanes)):
+            return 0
+        step_bytes = self.tile.blocks * self.tile.width * self.contraction.vector.dtype.bytes
+        return min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
 
     def _parallelize(self, outer: _Outer, packed: Tensor | None) -> None:
         """Share the outer loops out to the threads; a packed operand is made per batch or column, or before all."""
@@ -378,7 +405,11 @@ class _Outer:
     row_blocks: list[LoopRef]
     columns: list[LoopRef]
     rows: list[LoopRef]
+    rows_outside: bool = False
 
     def in_order(self) -> list[LoopRef]:
-        """Row blocks outside of columns outside of rows: the panel of a column is used by all rows of a block."""
+        """Row blocks outside of columns outside of rows: the panel of a column is used by all rows of a block. With
+        rows outside of columns, the rows of a tile are used by all columns."""
+        if self.rows_outside:
+            return [*self.batch, *self.row_blocks, *self.rows, *self.columns]
         return [*self.batch, *self.row_blocks, *self.columns, *self.rows]

@@ -10,6 +10,8 @@ from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Dim, Tensor
 
+_PARALLEL_ITERATIONS = (2, 4, 8, 16, 32, 64, 128, 256)  # how many may be asked for
+
 PARALLEL_ELEMENTS = 16384
 """Below this many elements a kernel is over before a second thread has woken up."""
 
@@ -59,6 +61,7 @@ def parallelize(schedule: Schedule, loops: Sequence[LoopRef], enough: int = 64) 
     if not loops:
         return None
     outer, rest = loops[0], list(loops[1:])
+    enough = schedule.decide(f"{outer.name}.parallel_iterations", enough, _PARALLEL_ITERATIONS)
     while rest and constant(schedule.extent(rest[0])) is not None:
         count = constant(schedule.extent(outer))
         if count is not None and count >= enough:

@@ -137,6 +137,7 @@ def _partial_sums(schedule: Schedule, tensor: Tensor, lanes: int) -> Tensor | No
     if extent is not None and extent <= lanes:
         return None
     vectors = _PARTIAL_VECTORS if extent is None or extent >= 2 * _PARTIAL_VECTORS * lanes else 1
+    vectors = schedule.decide(f"{tensor.name}.partial_vectors", vectors, (1, 2, 4, 8))
     return schedule.rfactor(tensor, len(axes) - 1, vectors * lanes)
 
 
