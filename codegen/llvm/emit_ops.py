@@ -61,27 +61,13 @@ def _float_floormod(b: FunctionBuilder, x: Value, y: Value) -> Value:
 
 
 def _float_extremum(b: FunctionBuilder, op: str, x: Value, y: Value) -> Value:
-    """Minimum or maximum that is NaN when either operand is.
+    """Minimum or maximum that is NaN when either operand is; of two zeros either one.
 
-    ``a > c ? a : c`` is one x86 instruction and gives c when either is NaN, so only a NaN in a needs a second step;
-    and none is needed when a is a constant.
+    On x86 that is one instruction and, unless an operand is known to be a number, a second step for a NaN in it.
     """
-    if not b.module.is_x86:
-        name = "maximum" if op == "max" else "minimum"
-        kind = suffix(x.dtype, x.lanes)
-        return Value(b.call_intrinsic(f"llvm.{name}.{kind}", x.type, str(x), str(y)), x.dtype, x.lanes)
-    first, second = (y, x) if _is_number(y) else (x, y)
-    ordered = Value(b.pure(f"fcmp {'ogt' if op == 'max' else 'olt'} {first}, {second.ref}"), DType.BOOL, x.lanes)
-    chosen = select(b, ordered, first, second)
-    if _is_number(first):
-        return chosen
-    is_nan = Value(b.pure(f"fcmp uno {first}, {first.ref}"), DType.BOOL, x.lanes)
-    return select(b, is_nan, first, chosen)
-
-
-def _is_number(x: Value) -> bool:
-    """Whether ``x`` is a constant that is not NaN."""
-    return not x.ref.startswith("%") and "0x7FF8" not in x.ref and "0xFFF8" not in x.ref
+    name = f"llvm.{'maximum' if op == 'max' else 'minimum'}.{suffix(x.dtype, x.lanes)}"
+    b.module.declare(name, x.type, f"{x.type}, {y.type}")
+    return Value(b.pure(f"call nsz {x.type} @{name}({x}, {y})"), x.dtype, x.lanes)
 
 
 def _int_binary(b: FunctionBuilder, op: str, x: Value, y: Value) -> Value:
@@ -294,7 +280,9 @@ def _float_to_uint64(b: FunctionBuilder, x: Value) -> Value:
 
 
 def reduction(b: FunctionBuilder, op: str, accumulator: Value, value: Value) -> Value:
-    """One step of ``op`` of REDUCE_OPS."""
+    """One step of ``op`` of REDUCE_OPS. An extremum looks for a NaN in ``value``, which is there before the others."""
+    if op in ("max", "min"):
+        return binary(b, op, value, accumulator)
     return binary(b, _REDUCE_AS[op], accumulator, value)
 
 
