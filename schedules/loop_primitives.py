@@ -307,7 +307,7 @@ class LoopPrimitives(ScheduleState):
 
     @primitive
     def prefetch(self, tensor: TensorLike, loop: LoopLike, distance: int) -> None:
-        """In each iteration of ``loop``, ask for the cache lines that it will read of ``tensor`` in ``distance`` more.
+        """In each iteration of ``loop``, ask for the cache lines that it will use of ``tensor`` in ``distance`` more.
 
         A hint to the machine without effect on results; lines beyond the tensor's end are harmless.
 

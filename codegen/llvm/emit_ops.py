@@ -280,9 +280,17 @@ def _float_to_uint64(b: FunctionBuilder, x: Value) -> Value:
 
 
 def reduction(b: FunctionBuilder, op: str, accumulator: Value, value: Value) -> Value:
-    """One step of ``op`` of REDUCE_OPS. An extremum looks for a NaN in ``value``, which is there before the others."""
+    """One step of ``op`` of REDUCE_OPS.
+
+    An extremum looks for a NaN in ``value``, which is there before the accumulator. A sum's zero may have either sign:
+    so the zero that it starts from costs no addition.
+    """
     if op in ("max", "min"):
         return binary(b, op, value, accumulator)
+    if op == "sum" and accumulator.dtype in (DType.FLOAT32, DType.FLOAT64):
+        lanes = max(accumulator.lanes, value.lanes)
+        x, y = b.splat(accumulator, lanes), b.splat(value, lanes)
+        return Value(b.pure(f"fadd contract nsz {x}, {y.ref}"), x.dtype, lanes)
     return binary(b, _REDUCE_AS[op], accumulator, value)
 
 
@@ -299,7 +307,7 @@ def reduce_lanes(b: FunctionBuilder, op: str, x: Value) -> Value:
 
 def _reduce_float(b: FunctionBuilder, op: str, x: Value) -> Value:
     scalar = type_name(x.dtype)
-    start = constant(0 if op == "sum" else 1, x.dtype)
+    start = constant(-0.0 if op == "sum" else 1, x.dtype)
     name = f"llvm.vector.reduce.{'fadd' if op == 'sum' else 'fmul'}.{suffix(x.dtype, x.lanes)}"
     b.module.declare(name, scalar, f"{scalar}, {x.type}")
     return Value(b.pure(f"call reassoc {scalar} @{name}({start}, {x})"), x.dtype)

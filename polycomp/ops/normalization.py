@@ -49,8 +49,8 @@ def _inverse_root(call: Call, default: float) -> Callable[[Expr], Expr]:
     return lambda variance: unary("reciprocal", unary("sqrt", variance + epsilon))
 
 
-def _scaled(value: Expr, scale: Expr, bias: Expr | None) -> Expr:
-    product = value * cast(value.dtype, scale)
+def _scaled(value: Expr, scale: Expr | None, bias: Expr | None) -> Expr:
+    product = value if scale is None else value * cast(value.dtype, scale)
     return product if bias is None else product + cast(value.dtype, bias)
 
 
@@ -75,22 +75,25 @@ def _check_broadcast(call: Call, operand: TensorType) -> None:
 
 def _lower_layer(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """Ba, Kiros and Hinton, "Layer normalization", arXiv:1607.06450."""
-    x, scale, bias = required(inputs, 0), required(inputs, 1), optional(inputs, 2)
+    x, scale, bias = required(inputs, 0), optional(inputs, 1), optional(inputs, 2)
     axes = range(axis_of(call, x.rank, -1), x.rank)
     mean, inverse = _moments(call, x.shape, axes, lambda i: widen(x[i]), _inverse_root(call, 1e-5))
 
     def normalized(*index: Expr) -> Expr:
         kept = without(index, axes)
-        shift = None if bias is None else broadcast_load(bias, x.shape, index)
         value = (widen(x[index]) - mean[kept]) * inverse[kept]
-        return cast(x.dtype, _scaled(value, broadcast_load(scale, x.shape, index), shift))
+        return cast(x.dtype, _scaled(value, _parameter(scale, x, index), _parameter(bias, x, index)))
 
     return (pointwise(call, "", x.shape, normalized),)
 
 
+def _parameter(operand: Tensor | None, x: Tensor, index: Sequence[Expr]) -> Expr | None:
+    return None if operand is None else broadcast_load(operand, x.shape, index)
+
+
 def _lower_rms(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """Zhang and Sennrich, "Root mean square layer normalization", arXiv:1910.07467."""
-    x, scale = required(inputs, 0), required(inputs, 1)
+    x, scale = required(inputs, 0), optional(inputs, 1)
     axes = range(axis_of(call, x.rank, -1), x.rank)
     squares = reduce_over(call, "squares", "sum", x.shape, axes, lambda i: widen(x[i]) * widen(x[i]))
     count, root = count_of([x.shape[a] for a in axes], squares.dtype), _inverse_root(call, 1e-5)
@@ -98,7 +101,7 @@ def _lower_rms(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...
 
     def normalized(*index: Expr) -> Expr:
         value = widen(x[index]) * inverse[without(index, axes)]
-        return cast(x.dtype, _scaled(value, broadcast_load(scale, x.shape, index), None))
+        return cast(x.dtype, _scaled(value, _parameter(scale, x, index), None))
 
     return (pointwise(call, "", x.shape, normalized),)
 

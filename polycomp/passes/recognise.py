@@ -110,7 +110,7 @@ def _layer_normalization(editor: Editor, node: Node, found: Match) -> str | None
     scale, bias = (_parameter(editor, found, n, axis) for n in ("scale", "bias"))
     if axis is None or scale is None or bias is None:
         return None
-    inputs = (found.values["x"], scale, bias) if "bias" in found.values else (found.values["x"], scale)
+    inputs = (found.values["x"], scale, bias)
     return editor.emit("LayerNormalization", inputs, {"axis": axis, "epsilon": _epsilon(editor, found)}, node)
 
 
@@ -139,14 +139,14 @@ def _trailing_axis(editor: Editor, found: Match, means: Sequence[str]) -> int | 
 
 
 def _parameter(editor: Editor, found: Match, name: str, axis: int | None) -> str | None:
-    """A scale or bias in the shape of the normalised dimensions (ones where there is none); None when it differs."""
+    """A scale or bias in the shape of the normalised dimensions, "" where there is none; None when it differs."""
     if axis is None or not editor.type(found.values["x"]).is_static:
         return None
     x = editor.type(found.values["x"])
     shape = tuple(int(d) for d in x.shape[axis:])  # type: ignore[arg-type]
     array = editor.constant(found.values.get(name, ""))
     if array is None:
-        array = np.ones(1, x.dtype.numpy)
+        return ""
     if array.ndim > len(shape) and set(array.shape[: -len(shape)]) != {1}:
         return None
     tail = array.reshape(array.shape[-len(shape) :]) if array.ndim > len(shape) else array

@@ -33,7 +33,7 @@ class LoopKind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Ahead:
-    """A hint: ask memory for what will be read of ``tensor`` in ``distance`` iterations of a loop."""
+    """A hint: ask memory for what will be used of ``tensor`` in ``distance`` iterations of a loop."""
 
     tensor: Tensor
     distance: int

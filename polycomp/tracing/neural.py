@@ -79,6 +79,8 @@ def layer_norm(x: Tensor, scale: Any = None, bias: Any = None, axis: int = -1, e
 
 
 def _affine(data: Tensor, scale: Any, bias: Any) -> list[Tensor]:
+    if scale is None and bias is None:
+        return []
     weights = [as_tensor(data.owner, 1 if scale is None else scale, data.dtype)]
     return weights if bias is None else [*weights, as_tensor(data.owner, bias, data.dtype)]
 

@@ -6,7 +6,7 @@ its loops: once per row when the reduction runs along memory, once per vector of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from polycomp.expr import Reduce, free_vars, loads
 from polycomp.poly.tree import Scope
@@ -71,9 +71,9 @@ def _schedule_main(schedule: Schedule, main: Tensor, own: list[Tensor], target: 
     if is_reduction(main):
         own = [*own, schedule.cache_write(main)]
     if along:
-        _schedule_rows(schedule, main, own, lanes)
+        _schedule_rows(schedule, main, own, lanes, target)
     else:
-        _schedule_columns(schedule, main, own, lanes)
+        _schedule_columns(schedule, main, own, lanes, target)
 
 
 def _runs_along_memory(tensor: Tensor) -> bool:
@@ -106,7 +106,7 @@ def _contains_reduction(tensor: Tensor, own: Sequence[Tensor]) -> bool:
     return is_reduction(tensor) or any(_contains_reduction(t, own) for t in tensor.inputs() if t in own)
 
 
-def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: int) -> None:
+def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: int, target: Target) -> None:
     """One row after the other, each row's stages in turn, vectors along the row."""
     keep = _row_axes(main, own)
     partials = {t: _partial_sums(schedule, t, lanes) for t in own if is_reduction(t)}
@@ -115,15 +115,44 @@ def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: i
     inner = [x for x, k in zip(loops, keep, strict=True) if not k]
     schedule.reorder(*rows, *inner)
     row = rows[-1] if rows else None
+    passes: dict[Tensor, LoopRef] = {}
     for tensor in reversed(own):
-        _place(schedule, tensor, row, lanes)
+        blocks = _place(schedule, tensor, row, lanes)
+        if blocks:
+            passes[tensor] = blocks[-1]
         partial = partials.get(tensor)
         if partial is not None:
             _place_partial(schedule, partial, row)
     if inner:
-        vectorize_innermost(schedule, inner, lanes)
+        blocks = vectorize_innermost(schedule, inner, lanes)
+        if blocks:
+            passes[main] = blocks[-1]
+    if row is not None:
+        _prefetch_next_row(schedule, [*own, main], passes, target)
     if rows and any(map(_is_big_domain, (*own, main))):
         parallelize(schedule, rows)
+
+
+def _prefetch_next_row(
+    schedule: Schedule, stages: Sequence[Tensor], passes: Mapping[Tensor, LoopRef], target: Target
+) -> None:
+    """Ask for the next row while this one is computed, where a row is walked over more than once.
+
+    Memory has nothing to do in the later walks otherwise. What is read is asked for by the last stage that reads it,
+    what is written by the stage that writes it.
+    """
+    for source in schedule.kernel.inputs:
+        readers = [t for t in stages if source in t.inputs()]
+        if len(readers) > 1:
+            _look_ahead(schedule, source, passes.get(readers[-1]), target)
+    _look_ahead(schedule, stages[-1], passes.get(stages[-1]), target)
+
+
+def _look_ahead(schedule: Schedule, tensor: Tensor, blocks: LoopRef | None, target: Target) -> None:
+    """Ask for ``tensor`` a whole run of the loop ahead, unless that would push out what is needed before."""
+    count = None if blocks is None else constant(schedule.extent(blocks))
+    if blocks is not None and count is not None and count * target.vector_bytes <= target.l2_bytes // 8:
+        schedule.prefetch(tensor, blocks, count)
 
 
 def _is_big_domain(tensor: Tensor) -> bool:
@@ -150,13 +179,14 @@ def _move_to(schedule: Schedule, tensor: Tensor, row: LoopRef | None) -> tuple[S
     return loops[: tensor.rank], loops[tensor.rank :]
 
 
-def _place(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: int) -> None:
-    """Compute ``tensor`` inside of ``row`` and vectorise its innermost loop."""
+def _place(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: int) -> Sequence[LoopRef]:
+    """Compute ``tensor`` inside of ``row`` and vectorise its innermost loop; the loops outside of vectors."""
     spatial, reduced = _move_to(schedule, tensor, row)
     if reduced and _is_short(schedule, reduced[-1]):
         schedule.vectorize(reduced[-1])
     elif not reduced and spatial:
-        vectorize_innermost(schedule, spatial, lanes)
+        return vectorize_innermost(schedule, spatial, lanes)
+    return ()
 
 
 def _place_partial(schedule: Schedule, tensor: Tensor, row: LoopRef | None) -> None:
@@ -178,14 +208,14 @@ def _scope(schedule: Schedule, tensor: Tensor, row: LoopRef) -> Scope:
     return Scope.REGISTER if small else Scope.WORKSPACE
 
 
-def _schedule_columns(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: int) -> None:
+def _schedule_columns(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: int, target: Target) -> None:
     """A vector of neighbouring results at a time; the reductions run outside of the vectors."""
     loops = schedule[main].loops
     keep = _row_axes(main, own)
     if not loops:
         return
     if not keep[-1]:
-        _schedule_rows(schedule, main, own, lanes)
+        _schedule_rows(schedule, main, own, lanes, target)
         return
     outer = list(loops[:-1])
     last = loops[-1]

@@ -11,6 +11,7 @@ from polycomp import te
 from polycomp.expr import Var, maximum, select, unary
 from polycomp.loops import lower_kernel
 from polycomp.loops.interpreter import interpret
+from polycomp.loops.printer import nest_text
 from polycomp.poly.legality import verify_kernel
 from polycomp.schedules.library import schedule_kernel
 from polycomp.target import Target
@@ -244,3 +245,22 @@ SYMBOLIC: dict[str, Callable[[], Definition]] = {
 @pytest.mark.parametrize("name", SYMBOLIC)
 def test_symbolic_sizes(name: str, size: int) -> None:
     check(SYMBOLIC[name](), {S: size})
+
+
+def test_walks_over_a_row_ask_for_the_next_one() -> None:
+    inputs, outputs = softmax(6, 48)
+    text = nest_text(lower_kernel(schedule_kernel("k", inputs, outputs, {}, SMALL)))
+    asked = [line.split()[1:] for line in text.splitlines() if "prefetch" in line]
+    assert [words[0].split("[")[0] for words in asked] == ["x", outputs[0].name], text
+    assert all("+ 48)" in " ".join(words) for words in asked), text
+
+
+def test_a_row_that_is_walked_over_once_needs_no_hints() -> None:
+    x, k = te.placeholder((6, 40), name="x"), te.reduce_axis(40, "k")
+    total = te.compute((6,), lambda i: te.sum(x[i, k], axis=k), "total")
+    assert "prefetch" not in nest_text(lower_kernel(schedule_kernel("k", [x], [total], {}, SMALL)))
+
+
+def test_a_row_that_fills_the_cache_is_not_asked_for_ahead() -> None:
+    inputs, outputs = softmax(6, 400)
+    assert "prefetch" not in nest_text(lower_kernel(schedule_kernel("k", inputs, outputs, {}, SMALL)))
