@@ -30,3 +30,8 @@ class Options:
     def decisions_key(self) -> str:
         """A text that is equal for equal decisions."""
         return repr(sorted((symbol, made.key) for symbol, made in self.decisions.items() if made))
+
+    @property
+    def kernel_target(self) -> Target:
+        """The target as schedules see it: its cores are those that the module will be run on."""
+        return dataclasses.replace(self.target, cores=self.threads) if self.threads > 0 else self.target

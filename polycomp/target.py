@@ -25,7 +25,7 @@ class Target:
     """A CPU to compile for.
 
     ``features`` are LLVM feature names, sorted; ``vector_bytes`` is the width of one vector register and
-    ``vector_registers`` their number; cache sizes are in bytes per core (L3: per socket).
+    ``vector_registers`` their number; cache sizes are in bytes per core (L3: per socket); ``cores`` share the work.
     """
 
     kind: str  # "cpu"

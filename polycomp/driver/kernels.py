@@ -51,9 +51,9 @@ def _look_up(cache: Cache, wanted: Mapping[str, Call], options: Options) -> dict
 
 
 def _key(symbol: str, options: Options) -> str:
-    return key_of(symbol, options.target.key, options.decisions_for(symbol).key, backend_version())
+    return key_of(symbol, options.kernel_target.key, options.decisions_for(symbol).key, backend_version())
 
 
 def _task(call: Call, options: Options) -> KernelTask:
     kernel, decisions = call.kernel, options.decisions_for(call.symbol)
-    return KernelTask(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, options.target, decisions)
+    return KernelTask(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, options.kernel_target, decisions)

@@ -53,12 +53,12 @@ class Lowered:
     @functools.cached_property
     def llvm(self) -> str:
         """The LLVM IR of each kernel, before LLVM's own passes."""
-        return "\n\n".join(emit_kernel(nest, self._options.target).ir for nest in self._nests)
+        return "\n\n".join(emit_kernel(nest, self._options.kernel_target).ir for nest in self._nests)
 
     @functools.cached_property
     def assembly(self) -> str:
         """The machine code of each kernel, as assembly."""
-        target = self._options.target
+        target = self._options.kernel_target
         return "\n\n".join(assembly(emit_kernel(nest, target).ir, target) for nest in self._nests)
 
     @functools.cached_property
@@ -76,7 +76,7 @@ class Lowered:
 
     def _nest(self, call: Call) -> LoopNest:
         kernel, options = call.kernel, self._options
-        given = (options.target, options.decisions_for(call.symbol))
+        given = (options.kernel_target, options.decisions_for(call.symbol))
         return loop_nest(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, *given)
 
 

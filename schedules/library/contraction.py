@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from polycomp.decisions import Value
-from polycomp.expr import Binary, Load
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import (
     Contraction,
     as_contraction,
     constant,
-    depends_on,
     is_reduction,
     reads_tensor,
     stride_of,
 )
 from polycomp.schedules.library.elementwise import is_large, parallelize, schedule_elementwise
 from polycomp.schedules.library.reduction import schedule_reductions
+from polycomp.schedules.library.roles import choose_roles, panel_of
+from polycomp.schedules.library.streaming import StreamedProduct, decide_streamed
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Axis, Dim, Tensor
@@ -56,19 +56,6 @@ class Tile:
     width: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Roles:
-    """What each output axis does: ``row`` and ``block`` are tiled in registers, ``vector`` is the last axis."""
-
-    vector: int
-    row: int | None
-    outer_row: int | None  # the row axis before `row`
-    block: int | None
-    batch: tuple[int, ...]  # both operands, or none, depend on them
-    columns: tuple[int, ...]  # further axes of the vector operand
-    rows: tuple[int, ...]  # further axes of the other operand, outer_row included
-
-
 def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: Tensor, target: Target) -> None:
     """Schedule the contraction ``tensor`` and the stages before and after it."""
     contraction = as_contraction(tensor)
@@ -80,7 +67,18 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
         elif stage is not tensor and stage is not final:
             schedule_elementwise(schedule, stage, target)
     result = tensor if final is not None else schedule.cache_write(tensor)
-    _Tiling(schedule, contraction, result, final or tensor, target).apply()
+    loops = _final_loops(schedule, tensor, final or tensor)
+    if decide_streamed(schedule, contraction, target):
+        StreamedProduct(schedule, contraction, result, target).apply(loops)
+    else:
+        _Tiling(schedule, contraction, result, target).apply(loops)
+
+
+def _final_loops(schedule: Schedule, tensor: Tensor, final: Tensor) -> list[LoopRef]:
+    """The loops of the final stage in the order of the contraction's axes."""
+    loops = dict(zip(final.axes, schedule[final].loops, strict=True))
+    reads = reads_tensor(final, tensor)
+    return [loops[i] for i in reads[0].indices if isinstance(i, Axis)] if reads else list(loops.values())
 
 
 def _epilogue(tensor: Tensor, stages: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor | None:
@@ -90,33 +88,6 @@ def _epilogue(tensor: Tensor, stages: Sequence[Tensor], outputs: Sequence[Tensor
         return None
     points = {tuple(x.indices) for x in reads_tensor(users[0], tensor)}
     return users[0] if len(points) == 1 and set(points.pop()) == set(users[0].axes) else None
-
-
-def choose_roles(contraction: Contraction) -> Roles:
-    """Which output axes are tiled: the last one row axis, and the last one column axis before the vector axis."""
-    axes = contraction.tensor.axes
-    vector = len(axes) - 1
-    rows = [d for d, a in enumerate(axes[:-1]) if _belongs(a, contraction.other, contraction.vector)]
-    blocks = [d for d, a in enumerate(axes[:-1]) if _belongs(a, contraction.vector, contraction.other)]
-    row = rows[-1] if rows else None
-    outer_row = rows[-2] if len(rows) > 1 else None
-    block = blocks[-1] if blocks else None
-    columns = tuple(d for d in blocks if d != block)
-    batch = tuple(d for d in range(vector) if d not in (*rows, *blocks))
-    return Roles(vector, row, outer_row, block, batch, columns, tuple(d for d in rows if d != row))
-
-
-def _belongs(axis: Axis, operand: Load, not_to: Load) -> bool:
-    return depends_on(operand, axis) and not depends_on(not_to, axis) and constant(axis.extent) != 1
-
-
-def panel_of(contraction: Contraction) -> int | None:
-    """The panel width of a packed vector operand (read at ``n // width`` and ``n % width``), else None."""
-    last = contraction.tensor.axes[-1]
-    for index in contraction.vector.indices:
-        if isinstance(index, Binary) and index.op == "floormod" and index.left == last:
-            return constant(index.right)
-    return None
 
 
 def tile_cycles(rows: int, vectors: int, vector_cycles: float) -> float:
@@ -181,22 +152,19 @@ def _row_tiles(space: tuple[int, int, int], width: int, registers: int) -> Itera
 class _Tiling:
     """The steps of tiling one contraction, with what they share."""
 
-    def __init__(
-        self, schedule: Schedule, contraction: Contraction, result: Tensor, final: Tensor, target: Target
-    ) -> None:
+    def __init__(self, schedule: Schedule, contraction: Contraction, result: Tensor, target: Target) -> None:
         self.schedule = schedule
         self.contraction = contraction
         self.result = result
-        self.final = final
         self.target = target
         self.roles = choose_roles(contraction)
         self.lanes = target.lanes(max(contraction.tensor.dtype.bytes, 4))
         self.tile = self._choose_tile()
 
-    def apply(self) -> None:
+    def apply(self, loops: Sequence[LoopRef]) -> None:
         """Tile the final stage, place the accumulators in it, and share the outer loops out to the threads."""
         packed = self._pack_vector_operand()
-        outer, inner = self._split(self._final_loops())
+        outer, inner = self._split(loops)
         if packed is None and outer.columns and outer.rows:
             order = self._decide("order", _COLUMNS_OUTSIDE, [_COLUMNS_OUTSIDE, _ROWS_OUTSIDE])
             outer = dataclasses.replace(outer, rows_outside=order == _ROWS_OUTSIDE)
@@ -206,12 +174,6 @@ class _Tiling:
             self.schedule.unroll(loop)
         self.schedule.vectorize(inner[-1])
         self._parallelize(outer, packed)
-
-    def _final_loops(self) -> list[LoopRef]:
-        """The loops of the final stage in the order of the contraction's axes."""
-        loops = dict(zip(self.final.axes, self.schedule[self.final].loops, strict=True))
-        reads = reads_tensor(self.final, self.contraction.tensor)
-        return [loops[i] for i in reads[0].indices if isinstance(i, Axis)] if reads else list(loops.values())
 
     def _choose_tile(self) -> Tile:
         axes = self.contraction.tensor.axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from polycomp.loops.interpreter import interpret
 from polycomp.loops.printer import nest_text
 from polycomp.poly.legality import verify_kernel
 from polycomp.schedules.library import schedule_kernel
+from polycomp.schedules.library.choose import build_schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
 from polycomp.te.evaluate import evaluate
@@ -24,10 +26,12 @@ SMALL = Target("cpu", "x86_64-unknown-linux-gnu", "x86-64", (), vector_bytes=16,
 Definition = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 
-def check(definition: Definition, sizes: Mapping[Var, int] | None = None, seed: int = 0) -> None:
+def check(
+    definition: Definition, sizes: Mapping[Var, int] | None = None, seed: int = 0, target: Target = SMALL
+) -> None:
     inputs, outputs = definition
     bound = dict(sizes or {})
-    kernel = schedule_kernel("k", inputs, outputs, dict.fromkeys(bound, (1, 64)), SMALL)
+    kernel = schedule_kernel("k", inputs, outputs, dict.fromkeys(bound, (1, 64)), target)
     assert verify_kernel(kernel).violation is None
     nest = lower_kernel(kernel)
     rng = np.random.default_rng(seed)
@@ -227,6 +231,24 @@ CASES: dict[str, Callable[[], Definition]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_static_shapes(name: str) -> None:
     check(CASES[name]())
+
+
+TINY_CACHES = dataclasses.replace(SMALL, l1_bytes=64, l2_bytes=1024, cores=2)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+@pytest.mark.parametrize("rows", [1, 5, 13])
+def test_a_matrix_larger_than_the_first_cache_is_streamed_for_a_few_rows(rows: int, batch: tuple[int, ...]) -> None:
+    inputs, outputs = matmul(rows, 43, 21, batch=batch)
+    trace = str(build_schedule("k", inputs, outputs, {}, TINY_CACHES).trace)
+    assert "cache_read" not in trace  # in place, where tall products copy it into panels
+    check((inputs, outputs), target=TINY_CACHES)
+
+
+def test_a_matrix_is_copied_into_panels_for_many_rows() -> None:
+    inputs, outputs = matmul(40, 43, 21)
+    assert "cache_read" in str(build_schedule("k", inputs, outputs, {}, TINY_CACHES).trace)
+    check((inputs, outputs), target=TINY_CACHES)
 
 
 S = Var("S")

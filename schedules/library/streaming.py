@@ -1,0 +1,104 @@
+"""Schedules for products of a few rows with a large matrix that is used where it lies.
+
+Such a product is bound by how fast the matrix arrives. Walking down its columns, a register tile at a time, would touch
+a new page at every step; instead a few rows of the matrix are read side by side from end to end, and the results they
+are added to stay in the caches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from polycomp.schedules.library.analysis import Contraction, constant, depends_on, stride_of
+from polycomp.schedules.library.elementwise import is_large, parallelize, vectorize_innermost
+from polycomp.schedules.library.roles import choose_roles, panel_of
+from polycomp.schedules.schedule import LoopRef, Schedule
+from polycomp.target import Target
+from polycomp.te import Tensor
+
+_MOST_ROWS = 32  # with more, the work of copying the matrix into panels is a small part
+_TILE_ROWS = 8
+_TILE_VECTORS = 2
+_STREAMS = 16  # rows of the matrix that are read side by side: the hardware follows some tens of streams
+_SINGLE_ROW_VECTORS = 4
+_SINGLE_ROW_STREAMS = 8  # unrolled: a single row has no other work to hide the latency of its additions
+
+
+def decide_streamed(schedule: Schedule, contraction: Contraction, target: Target) -> bool:
+    """Whether the vector operand, if it is a plain matrix for a few rows, is read where it lies."""
+    roles, tensor, load = choose_roles(contraction), contraction.tensor, contraction.vector
+    if roles.block is not None or roles.rows or panel_of(contraction) is not None or len(tensor.reduce_axes) != 1:
+        return False
+    rows = 1 if roles.row is None else constant(tensor.axes[roles.row].extent)
+    depth, width = constant(tensor.reduce_axes[0].extent), constant(tensor.axes[-1].extent)
+    plain = stride_of(load, tensor.axes[-1]) == 1 and load.indices[-1] == tensor.axes[-1]
+    if not plain or not depends_on(load, tensor.reduce_axes[0]) or rows is None or depth is None or width is None:
+        return False
+    if rows > 2 * _MOST_ROWS:
+        return False
+    pays = rows <= _MOST_ROWS and depth * width * load.dtype.bytes > target.l1_bytes
+    return schedule.decide(f"{tensor.name}.streamed", pays, [False, True])
+
+
+class StreamedProduct:
+    """The steps of scheduling one such product, with what they share."""
+
+    def __init__(self, schedule: Schedule, contraction: Contraction, result: Tensor, target: Target) -> None:
+        self.schedule = schedule
+        self.result = result
+        self.roles = choose_roles(contraction)
+        self.extents = [constant(a.extent) for a in contraction.tensor.axes]
+        self.work = [a.extent for a in (*contraction.tensor.axes, *contraction.tensor.reduce_axes)]
+        self.lanes = target.lanes(max(contraction.tensor.dtype.bytes, 4))
+        self.target = target
+        self.name = contraction.tensor.name
+        self.rows = 1 if self.roles.row is None else self.extents[self.roles.row] or 1
+        vectors = self._decide("vectors", _TILE_VECTORS if self.rows > 1 else _SINGLE_ROW_VECTORS, [1, 2, 3, 4])
+        self.width = vectors * self.lanes
+
+    def apply(self, loops: Sequence[LoopRef]) -> None:
+        """Compute the result for some columns at a time; ``loops`` are those of the
+        stage that reads it at its own point, in the order of the product's axes."""
+        schedule, roles = self.schedule, self.roles
+        chunks, columns = schedule.split(loops[roles.vector], self._chunk())
+        batch = [loops[d] for d in roles.batch]
+        rows = [] if roles.row is None else [loops[roles.row]]
+        schedule.reorder(*batch, chunks, *rows, columns)
+        self._place(schedule.compute_at(self.result, chunks))
+        vectorize_innermost(schedule, [columns], self.lanes)
+        if is_large(self.work):
+            parallelize(schedule, [*batch, chunks])
+
+    def _chunk(self) -> int:
+        """Columns whose results stay in the second-level cache, in equal shares for all cores, in whole tiles."""
+        width, tile = self.extents[-1] or 1, self.width
+        fitting = max(tile, self.target.l2_bytes // 4 // (self.rows * self.result.dtype.bytes))
+        shares = self.target.cores if is_large(self.work) else 1
+        count = math.ceil(width / fitting)
+        count = math.ceil(count / shares) * shares
+        return math.ceil(width / count / tile) * tile
+
+    def _decide(self, what: str, value: int, alternatives: Sequence[int]) -> int:
+        return self.schedule.decide(f"{self.name}.{what}", value, alternatives)
+
+    def _place(self, loops: Sequence[LoopRef]) -> None:
+        """The product's own loops: a block of the matrix's rows, tiles of columns, tiles of rows, the block."""
+        schedule, rank = self.schedule, self.result.rank
+        spatial, depth = loops[:rank], loops[rank]
+        streams = self._decide("streams", _STREAMS if self.rows > 1 else _SINGLE_ROW_STREAMS, [4, 8, 16, 32])
+        blocks, step = schedule.split(depth, streams)
+        columns, vector = schedule.split(spatial[-1], self.width)
+        row_tiles: list[LoopRef] = []
+        tile: list[LoopRef] = []
+        if self.roles.row is not None:
+            most = self._decide("rows", _TILE_ROWS, [4, 8, 12, 16])
+            height = math.ceil(self.rows / math.ceil(self.rows / most))
+            outer, row = schedule.split(spatial[self.roles.row], height)
+            row_tiles, tile = [outer], [row]
+            schedule.unroll(row)
+        rest = [spatial[d] for d in self.roles.batch]
+        schedule.reorder(*rest, blocks, columns, *row_tiles, step, *tile, vector)
+        schedule.vectorize(vector)
+        if self.rows == 1:
+            schedule.unroll(step)
