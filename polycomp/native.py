@@ -22,6 +22,7 @@ from polycomp.loops.lower import identifier
 from polycomp.loops.printer import nest_text
 from polycomp.loops.program import Operand, Program, Step, Storage
 from polycomp.poly.kernel import Kernel
+from polycomp.poly.tree import Leaf, Loop, LoopKind, Node
 from polycomp.runtime import Module, load_parts
 from polycomp.runtime.image import ModuleParts
 from polycomp.schedules import Schedule
@@ -32,13 +33,16 @@ from polycomp.te import Tensor
 
 Array = np.ndarray[Any, Any]
 
+_MOST_COPIES = 1 << 16  # of one statement
+
 
 def build(schedule: Schedule, target: str | Target = "cpu", threads: int = 0) -> NativeFunction:
     """Compile a schedule to a function that takes numpy arrays and returns numpy arrays.
 
     ``target`` is ``"cpu"`` for this machine, or what ``polycomp targets`` lists; ``threads`` share the parallel loops
     (0: all cores). Raises :class:`IllegalScheduleError` when the schedule does not compute what its tensors say, and
-    :class:`BuildError` for something that is no schedule, repeated names, and sizes that no input tells.
+    :class:`BuildError` for something that is no schedule, repeated names, sizes that no input tells, and too many
+    copies of a statement by unrolled loops.
     """
     if not isinstance(schedule, Schedule):
         raise BuildError(f"build takes a Schedule, not {_kind(schedule)}; make one: pc.build(pc.Schedule(C))")
@@ -46,6 +50,8 @@ def build(schedule: Schedule, target: str | Target = "cpu", threads: int = 0) ->
         raise BuildError(f"build: threads is a positive int, or 0 for all cores, not {threads!r}")
     _check_names(schedule.kernel)
     _check_sizes(schedule.kernel)
+    for node in schedule.kernel.tree:
+        _check_copies(node, 1, ())
     schedule.verify()
     return NativeFunction(schedule, target if isinstance(target, Target) else parse_target(target), threads)
 
@@ -69,6 +75,20 @@ def _check_sizes(kernel: Kernel) -> None:
         raise BuildError(
             f"build: no input tells the size {untold[0]!r}; make it a dimension of an input (the inputs are {shapes})"
         )
+
+
+def _check_copies(node: Node, copies: int, loops: tuple[str, ...]) -> None:
+    """``copies`` of ``node`` are made by the unrolled and vectorised ``loops`` around it."""
+    if isinstance(node, Loop) and node.kind in (LoopKind.UNROLL, LoopKind.VECTOR) and isinstance(node.extent, int):
+        copies, loops = copies * node.extent, (*loops, node.var.name)
+    if isinstance(node, Leaf) and copies > _MOST_COPIES:
+        names = ", ".join(map(repr, loops))
+        raise BuildError(
+            f"build: unrolling or vectorising {names} makes {copies} copies of {node.statement}, which would take very "
+            f"long to compile (at most {_MOST_COPIES} are made); split these loops and mark short inner ones instead"
+        )
+    for inner in () if isinstance(node, Leaf) else node.body:
+        _check_copies(inner, copies, loops)
 
 
 def _shape_text(tensor: Tensor) -> str:

@@ -7,12 +7,14 @@ equality are functions (:func:`eq`, :func:`ne`) because ``==`` compares the node
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, dataclass_transform
 
 from polycomp.dtypes import DType, DTypeLike, as_dtype
-from polycomp.errors import DTypeError
+from polycomp.errors import DTypeError, ExpressionError
 
 _ARITHMETIC = ("add", "sub", "mul", "div", "truncdiv", "truncmod", "floordiv", "floormod", "fmod", "pow", "atan2")
 BINARY_OPS = frozenset((*_ARITHMETIC, "min", "max", "and", "or", "xor", "shl", "shr"))
@@ -110,6 +112,16 @@ class Expr:
         if isinstance(self, Const):
             return bool(self.value)
         raise TypeError(f"the value of {self} is not known while compiling; use select(condition, a, b) instead of if")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **options: Any) -> Expr:
+        """numpy's functions on elements are those of the language, and so is arithmetic with its scalars."""
+        rule = _OF_NUMPY.get(ufunc.__name__)
+        if rule is None or method != "__call__" or options:
+            known = ", ".join(sorted(_OF_NUMPY))
+            raise ExpressionError(
+                f"numpy.{ufunc.__name__} of an element cannot be compiled; those that can are {known}"
+            )
+        return rule(*(o if isinstance(o, Expr) else o.item() for o in operands))
 
     def __str__(self) -> str:
         return to_text(self)
@@ -364,6 +376,26 @@ def unary(op: str, operand: Expr) -> Expr:
     if op not in UNARY_OPS:
         raise ValueError(f"unknown unary operation {op!r}")
     return Unary(op, operand)
+
+
+_UNARY_OF_NUMPY = {
+    "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
+    "arctanh": "atanh", "ceil": "ceil", "cos": "cos", "cosh": "cosh", "exp": "exp", "exp2": "exp2", "expm1": "expm1",
+    "floor": "floor", "isnan": "isnan", "log": "log", "log1p": "log1p", "log2": "log2", "negative": "neg",
+    "reciprocal": "reciprocal", "rint": "round", "sign": "sign", "sin": "sin", "sinh": "sinh", "sqrt": "sqrt",
+    "tan": "tan", "tanh": "tanh", "trunc": "trunc",
+}  # fmt: skip
+_BINARY_OF_NUMPY = {
+    "add": "add", "subtract": "sub", "multiply": "mul", "floor_divide": "floordiv", "remainder": "floormod",
+    "power": "pow", "maximum": "max", "minimum": "min", "arctan2": "atan2", "fmod": "fmod",
+}  # fmt: skip
+_COMPARISON_OF_NUMPY = {"less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge"}
+_OF_NUMPY: Mapping[str, Callable[..., Expr]] = MappingProxyType(
+    {name: functools.partial(unary, op) for name, op in _UNARY_OF_NUMPY.items()}
+    | {name: functools.partial(binary, op) for name, op in _BINARY_OF_NUMPY.items()}
+    | {name: functools.partial(compare, op) for name, op in _COMPARISON_OF_NUMPY.items()}
+    | {"divide": _divided}
+)
 
 
 def select(condition: Expr, on_true: ExprLike, on_false: ExprLike) -> Expr:

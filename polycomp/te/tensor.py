@@ -9,11 +9,29 @@ import dataclasses
 import inspect
 import operator
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import Any
 
 from polycomp.dtypes import DType, DTypeLike, as_dtype
 from polycomp.errors import DTypeError, ExpressionError, ShapeError
-from polycomp.expr import Const, Expr, ExprLike, Load, Reduce, Var, const, free_vars, loads, node, simplify, walk, wrap
+from polycomp.expr import (
+    CheckedIndex,
+    Const,
+    Expr,
+    ExprLike,
+    Load,
+    Reduce,
+    Var,
+    cast,
+    children,
+    const,
+    free_vars,
+    loads,
+    node,
+    simplify,
+    walk,
+    wrap,
+)
 
 Dim = int | Expr
 """A size: an int, or an int64 expression over size variables that are bound at run time."""
@@ -46,8 +64,17 @@ class Tensor:
         return len(self.shape)
 
     def __getitem__(self, indices: ExprLike | tuple[ExprLike, ...]) -> Expr:
-        """The element at ``indices``, one int64 expression (or int) per dimension; ``()`` for a scalar."""
+        """The element at ``indices``, one int64 expression (or int) per dimension; ``()`` for a scalar.
+
+        An index that depends on data is checked when the code runs: outside of the tensor it fails the run.
+        """
         index = indices if isinstance(indices, tuple) else (indices,)
+        wrong = [i for i in index if isinstance(i, slice | EllipsisType | None)]
+        if wrong:
+            raise ExpressionError(
+                f"tensor {self.name!r} is indexed by {_index_text(wrong[0])}, which gives more than one element; a "
+                f"definition is of one element: use the function's indices"
+            )
         text = ", ".join(map(str, index))
         if len(index) != len(self.shape):
             raise ShapeError(
@@ -57,7 +84,7 @@ class Tensor:
         indices = tuple(wrap(i) for i in index)
         if [i for i in indices if not i.dtype.is_integer]:
             raise DTypeError(f"tensor {self.name!r} is indexed by {text}: an index is an integer; cast it to int64")
-        return Load(self, indices)
+        return Load(self, tuple(_within(i, n) for i, n in zip(indices, self.shape, strict=True)))
 
     def _whole(self, other: object = None) -> Expr:
         """Arithmetic is on elements."""
@@ -92,12 +119,29 @@ class Tensor:
         return f"{head} [{', '.join(a.name for a in self.axes)}] = {self.body}"
 
 
+def _index_text(index: object) -> str:
+    return "..." if index is Ellipsis else ":" if index == slice(None) else str(index)
+
+
+def _within(index: Expr, extent: Dim) -> Expr:
+    """``index``, checked if what it reads decides it: no proof can tell that data lies inside of a tensor."""
+    return CheckedIndex(cast(DType.INT64, index), wrap(extent)) if _reads(index) else index
+
+
+def _reads(index: Expr) -> bool:
+    if isinstance(index, Load | CheckedIndex):
+        return isinstance(index, Load)
+    return True in map(_reads, children(index))  # any is the reduction here
+
+
 def placeholder(shape: Sequence[Dim], dtype: DTypeLike = DType.FLOAT32, name: str = "input") -> Tensor:
     """An input tensor of ``shape``."""
     return Tensor(name, _checked_shape(shape, name), as_dtype(dtype))
 
 
 def _checked_shape(shape: Sequence[Dim], name: str) -> tuple[Dim, ...]:
+    if not isinstance(shape, tuple | list):
+        raise ShapeError(f"the shape of {name!r} is {shape!r}; a shape is a tuple of sizes, such as ({shape},)")
     return tuple(d if isinstance(d, Expr) else _extent(d, f"dimension {i} of {name!r}") for i, d in enumerate(shape))
 
 

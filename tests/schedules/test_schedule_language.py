@@ -283,3 +283,10 @@ def test_every_loop_of_the_tree_has_a_name_of_its_own() -> None:
     names = [line.split()[1] for line in str(s).split("\n") if line.strip().startswith("for ")]
     assert len(set(names)) == len(names)
     assert isinstance(s.tree[0], Loop)
+
+
+def test_numpys_functions_of_elements() -> None:
+    x = pc.placeholder((5,), name="x")
+    y = pc.compute((5,), lambda i: np.maximum(np.exp(x[i]) * np.float32(2), np.float64(3.0)) / np.float32(2), "y")
+    values = np.linspace(-1, 2, 5, dtype=np.float32)
+    np.testing.assert_allclose(pc.build(pc.Schedule(y))(values), np.maximum(np.exp(values) * 2, 3) / 2, rtol=1e-6)
