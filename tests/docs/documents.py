@@ -68,11 +68,11 @@ class Reader:
     def _commands(self, block: Block) -> None:
         for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             command, _, wanted = part.partition("\n")
-            got = self._shell(command)
+            got = self.shell(command)
             matches = doctest.OutputChecker().check_output(wanted, got, _FLAGS)
             assert matches or not wanted, f"{self.page.name}:{block.line}: $ {command}\n{got}\nis not\n{wanted}"
 
-    def _shell(self, command: str) -> str:
+    def shell(self, command: str) -> str:
         """What a command prints, on both streams; it must succeed. ``python`` is the tests' own."""
         path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "COLUMNS": "160"}
