@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from polycomp.expr import Expr, Interval, Var, simplify, substitute, wrap
 from polycomp.poly.kernel import Kernel
-from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node, Scope
+from polycomp.poly.tree import Ahead, Allocate, Leaf, Loop, LoopKind, Node, Scope
 from polycomp.schedules.notation import notation
 from polycomp.schedules.rewrite import loop_range
 
@@ -72,7 +72,11 @@ def _lines(nodes: tuple[Node, ...], kernel: Kernel, depth: int, ranges: Mapping[
 
 
 def _hints(loop: Loop) -> str:
-    return "".join(f"  # prefetch {a.tensor.name}, {a.distance} ahead" for a in loop.prefetch)
+    return "".join(f"  # prefetch {a.tensor.name}, {a.distance} ahead{_around(a)}" for a in loop.prefetch)
+
+
+def _around(ahead: Ahead) -> str:
+    return "" if ahead.around is None else f" of {ahead.around.name}"
 
 
 def _allocation(node: Allocate) -> str:

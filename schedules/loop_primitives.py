@@ -306,8 +306,11 @@ class LoopPrimitives(ScheduleState):
         self._replace(ref.var, lambda node: reshape.peeled(node, count, end == "first", ranges, taken))
 
     @primitive
-    def prefetch(self, tensor: TensorLike, loop: LoopLike, distance: int) -> None:
+    def prefetch(self, tensor: TensorLike, loop: LoopLike, distance: int, around: LoopLike | None = None) -> None:
         """In each iteration of ``loop``, ask for the cache lines that it will use of ``tensor`` in ``distance`` more.
+
+        With ``around``, a loop outside of ``loop``, ask for what that one will read in ``distance`` more iterations of
+        its own: each iteration of ``loop`` for a share, so that memory has all the time until then.
 
         A hint to the machine without effect on results; lines beyond the tensor's end are harmless.
 
@@ -318,8 +321,11 @@ class LoopPrimitives(ScheduleState):
             y[i] = x[i] * 2.0
         """
         _check_positive(distance, f"prefetch of {name_of(tensor)!r}", "distance")
-        ahead = Ahead(self.tensor(tensor), distance)
         ref = self._ref(loop)
+        outer = None if around is None else self._ref(around).var
+        if outer is not None and all(not isinstance(n, Loop) or n.var != outer for n in self._path(ref)[:-1]):
+            raise NestingError(f"prefetch of {name_of(tensor)!r}: loop {outer.name!r} is not around {ref.name!r}")
+        ahead = Ahead(self.tensor(tensor), distance, outer)
         self._replace(ref.var, lambda n: (dataclasses.replace(n, prefetch=(*n.prefetch, ahead)),))
 
     def _mark(self, loop: LoopLike, kind: LoopKind) -> None:

@@ -56,7 +56,7 @@ def _store(frame: Frame, stmt: Store) -> None:
 def _prefetch(frame: Frame, stmt: Prefetch) -> None:
     where = emit_memory.pointer(frame, locate(frame, stmt.buffer, stmt.indices))
     frame.b.module.declare("llvm.prefetch.p0", "void", "ptr, i32 immarg, i32 immarg, i32 immarg")
-    frame.b.void(f"call void @llvm.prefetch.p0(ptr {where}, i32 {int(stmt.write)}, i32 3, i32 1)")
+    frame.b.void(f"call void @llvm.prefetch.p0(ptr {where}, i32 {int(stmt.write)}, i32 {3 if stmt.near else 2}, i32 1)")
 
 
 def _allocate(frame: Frame, buffer: Buffer) -> None:

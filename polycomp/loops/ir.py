@@ -86,11 +86,13 @@ class Block(Stmt):
 
 @dataclasses.dataclass(frozen=True)
 class Prefetch(Stmt):
-    """Ask for the cache line at ``buffer[indices]``; ``write`` when it will be stored to."""
+    """Ask for the cache line at ``buffer[indices]``; ``write`` when it will be stored to. A line that is not ``near``
+    goes to the second-level cache only."""
 
     buffer: Buffer
     indices: tuple[Expr, ...]
     write: bool = False
+    near: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

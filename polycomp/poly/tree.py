@@ -33,10 +33,15 @@ class LoopKind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Ahead:
-    """A hint: ask memory for what will be used of ``tensor`` in ``distance`` iterations of a loop."""
+    """A hint: ask memory for what will be used of ``tensor`` in ``distance`` iterations of a loop.
+
+    With ``around``, a loop outside of it, these are iterations of that one, and each iteration of all the loops from
+    there on asks for its share.
+    """
 
     tensor: Tensor
     distance: int
+    around: Var | None = None
 
 
 @dataclasses.dataclass(frozen=True)

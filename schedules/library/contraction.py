@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from polycomp.decisions import Value
-from polycomp.poly.tree import Scope
+from polycomp.poly.tree import Loop, Scope, walk
 from polycomp.schedules.library.analysis import (
     Contraction,
     as_contraction,
@@ -35,6 +35,8 @@ _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is cho
 _L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in a stream of vector loads
 _PREFETCH_STEPS = 32  # at most so many steps of the reduction lie between asking for a vector and using it
 _PREFETCH_BYTES = 4096  # and at most so many bytes of the vector operand
+_LINE_BYTES = 64
+_MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 16
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
 _MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
@@ -169,11 +171,14 @@ class _Tiling:
             order = self._decide("order", _COLUMNS_OUTSIDE, [_COLUMNS_OUTSIDE, _ROWS_OUTSIDE])
             outer = dataclasses.replace(outer, rows_outside=order == _ROWS_OUTSIDE)
         self.schedule.reorder(*outer.in_order(), *inner)
-        self._place_accumulators(outer.in_order()[-1] if outer.in_order() else None, packed)
+        step = self._place_accumulators(outer, packed)
         for loop in inner[:-1]:
             self.schedule.unroll(loop)
         self.schedule.vectorize(inner[-1])
-        self._parallelize(outer, packed)
+        tiles = {row: self.schedule.extent(row) for row in outer.rows}
+        where = self._parallelize(outer, packed)
+        if step is not None and where is not None:
+            self._prefetch_panels(step, outer, tiles, where)
 
     def _choose_tile(self) -> Tile:
         axes = self.contraction.tensor.axes
@@ -306,7 +311,10 @@ class _Tiling:
         axes = self.contraction.tensor.reduce_axes
         return len(axes) == 1 and self._extent(self.roles.row) >= _ROWS_WORTH_PACKING
 
-    def _place_accumulators(self, attach: LoopRef | None, packed: Tensor | None) -> None:
+    def _place_accumulators(self, outer: _Outer, packed: Tensor | None) -> LoopRef | None:
+        """Compute the accumulators in the innermost of the outer loops; returns the reduction's loop in which the next
+        panel is to be asked for, if it is."""
+        attach = outer.in_order()[-1] if outer.in_order() else None
         schedule, rank = self.schedule, self.result.rank
         extents = [self.result.shape[d] for d in (self.roles.row, self.roles.vector) if d is not None]
         symbolic = any(constant(e) is None for e in extents)
@@ -323,10 +331,18 @@ class _Tiling:
             schedule.unroll(loop)
         schedule.vectorize(spatial[-1])
         rest = [x for x in spatial[:-1] if x not in tiled]
-        schedule.reorder(*rest, *reduced, *tiled, spatial[-1])
+        steps = self._decide_steps_per_request(outer) if reduced else 0
+        unrolled: list[LoopRef] = []
+        if steps > 1:
+            *before, last = reduced
+            step, inner = schedule.split(last, steps)
+            schedule.unroll(inner)
+            reduced, unrolled = (*before, step), [inner]
+        schedule.reorder(*rest, *reduced, *unrolled, *tiled, spatial[-1])
         distance = self._decide("prefetch", self._prefetch_distance(), [0, 2, 4, 8, 16, 32]) if reduced else 0
         if distance:
-            schedule.prefetch(self._vector_source(packed), reduced[-1], distance)
+            schedule.prefetch(self._vector_source(packed), reduced[-1], max(1, distance // max(1, steps)))
+        return reduced[-1] if steps else None
 
     def _prefetch_distance(self) -> int:
         """Steps of the reduction between asking for a vector and using it; 0 when it is not asked for."""
@@ -335,7 +351,31 @@ class _Tiling:
         step_bytes = self.tile.blocks * self.tile.width * self.contraction.vector.dtype.bytes
         return min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
 
-    def _parallelize(self, outer: _Outer, packed: Tensor | None) -> None:
+    def _decide_steps_per_request(self, outer: _Outer) -> int:
+        """Steps of the reduction (unrolled) in which a tile asks once for its share of the next column's panel; 0 when
+        it never asks, as where many rows wait for the panel anyway."""
+        panel = panel_of(self.contraction)
+        if panel is None or len(self.contraction.tensor.reduce_axes) != 1 or outer.rows_outside or not outer.columns:
+            return 0
+        roles, tile = self.roles, self.tile
+        tiles = -(-self._extent(roles.row) // tile.rows) * -(-self._extent(roles.outer_row) // tile.outer_rows)
+        lines = panel * self.contraction.vector.dtype.bytes / _LINE_BYTES
+        possible = [n for n in (4, 2, 1) if self._depth() % n == 0]
+        fitting = [n for n in possible if n * lines <= tiles] or [1]
+        return self._decide("steps_per_request", fitting[0] if 1 < tiles <= _MOST_TILES_ASKING else 0, [0, *possible])
+
+    def _prefetch_panels(self, step: LoopRef, outer: _Outer, tiles: Mapping[LoopRef, Dim], where: LoopRef) -> None:
+        """Let all tiles of a column ask for a share of the next column's panel: memory then has the time of a whole
+        column to send it, not that of its first tile.
+
+        ``where`` is the loop that is shared out, in which loops of ``outer`` may have been fused.
+        """
+        there = {n.var for n, _ in walk(self.schedule.tree) if isinstance(n, Loop)}
+        column = next((c for c in reversed(outer.columns) if c.var in there), where)
+        fused = [constant(extent) for tile, extent in tiles.items() if tile.var not in there]
+        self.schedule.prefetch(self._vector_source(None), step, math.prod(n or 1 for n in fused), around=column)
+
+    def _parallelize(self, outer: _Outer, packed: Tensor | None) -> LoopRef | None:
         """Share the outer loops out to the threads; a packed operand is made per batch or column, or before all."""
         schedule, tensor = self.schedule, self.contraction.tensor
         shared = outer.in_order()
@@ -346,11 +386,12 @@ class _Tiling:
         if shared and is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)]):
             where = parallelize(schedule, shared)
         if packed is None:
-            return
+            return where
         if inside and where is not None:
             self._place_packed(packed, where)
         else:
             schedule_elementwise(schedule, packed, self.target)
+        return where
 
     def _place_packed(self, packed: Tensor, where: LoopRef) -> None:
         loops = self.schedule.compute_at(packed, where)
