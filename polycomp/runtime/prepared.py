@@ -11,6 +11,7 @@ import numpy as np
 from polycomp.errors import ExecutionError
 from polycomp.runtime.direct import ArgumentPlan, declined, direct_call
 from polycomp.runtime.frame import INPUTS_AT, Frame, RunPlan
+from polycomp.runtime.image import ModuleImage
 from polycomp.runtime.library import Library, SharedPool
 from polycomp.runtime.memory import alignment_for, empty_bytes
 
@@ -38,6 +39,7 @@ class PreparedRun:
         entry: Callable[..., int],
         threads: tuple[int, SharedPool, Library],
         item_bytes: Sequence[int],
+        image: ModuleImage,
     ) -> None:
         """Use :meth:`Module.prepare` instead."""
         self._name = name
@@ -47,6 +49,7 @@ class PreparedRun:
         self._entry = entry
         self._threads, self._pools, self._library = threads
         self._item_bytes = tuple(item_bytes)
+        self._image = image
         self._outputs = tuple((o.shape, o.dtype, o.nbytes, alignment_for(o.nbytes)) for o in plan.binding.outputs)
 
     def direct(self, arguments: Sequence[ArgumentPlan], as_tuple: bool) -> Callable[..., Any]:
@@ -57,7 +60,7 @@ class PreparedRun:
         frame = self._new_frame()
         frame.prepare(plan)
         cell = ctypes.addressof(self._pools.cell) if self._threads > 1 else 0
-        return direct_call(self._library, frame, arguments, plan.binding.outputs, cell, as_tuple, self)
+        return direct_call(self._library, frame, arguments, plan.binding.outputs, cell, as_tuple, self._image)
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """Raises :class:`ExecutionError` when an index lies outside of its tensor, or memory is short."""

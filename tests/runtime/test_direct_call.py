@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from tiny_modules import checked_parts, symbolic_parts
 
+from polycomp.errors import InputError
 from polycomp.runtime import ArgumentPlan, load_parts
 from polycomp.runtime.direct import declined
 
@@ -137,3 +139,32 @@ def test_a_forked_process_has_no_pool_and_declines() -> None:
 def test_nothing_planned_is_all_declined() -> None:
     assert declined() is NotImplemented
     assert declined(ramp(5)) is NotImplemented
+
+
+def test_runs_like_those_before_take_the_direct_way_and_others_do_not() -> None:
+    module = load_parts(symbolic_parts(), threads=1)
+    names = [spec.name for spec in module.inputs]
+    for n in (5, 5, 5, 5, 7, 5, 7, 7, 7):
+        (found,) = module.run(dict.fromkeys(names, ramp(n))).values()
+        np.testing.assert_array_equal(found, 3 * ramp(n))
+    assert module._direct(ramp(7), ramp(7)) is not NotImplemented
+    assert module._direct(ramp(5), ramp(5)) is NotImplemented
+    with pytest.raises(InputError, match="float64"):
+        module.run(dict.fromkeys(names, ramp(7).astype(np.float64)))
+    with pytest.raises(InputError, match=names[1]):
+        module.run({names[0]: ramp(7)})
+    with pytest.raises(InputError, match="more"):
+        module.run({**dict.fromkeys(names, ramp(7)), "more": ramp(7)})
+
+
+def test_a_module_that_ran_often_is_freed_at_once() -> None:
+    gc.disable()
+    try:
+        module = load_parts(symbolic_parts(), threads=1)
+        for _ in range(4):
+            module.run({spec.name: ramp(5) for spec in module.inputs})
+        gone = weakref.ref(module)
+        del module
+        assert gone() is None
+    finally:
+        gc.enable()
