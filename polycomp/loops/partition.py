@@ -35,7 +35,7 @@ from polycomp.expr import walk as walk_expression
 from polycomp.loops.guards import nonnegative_form
 from polycomp.loops.ir import Alloc, Block, For, If, Let, Stmt, Store
 from polycomp.loops.visit import block, expressions, for_range, map_expressions, replace_vars, simplified, walk
-from polycomp.poly.tree import LoopKind
+from polycomp.poly.tree import LoopKind, Scope
 
 _MAXIMUM_STORES = 96  # a nest is not partitioned any further once it has this many stores: code size
 _MAXIMUM_STORES_AT_RUN_TIME = 8  # cuts that are not known while compiling cannot be merged: keep them to small loops
@@ -105,6 +105,10 @@ def _cut_loop(loop: For, ranges: Ranges, done: frozenset[Compare]) -> Stmt:
     if cut is None:
         inner = {**ranges, loop.var: for_range(loop, ranges)}
         return dataclasses.replace(loop, body=partition(loop.body, inner))
+    inside = _within_stage(loop.body, loop, cut.condition, ranges, done)
+    if inside is not None:
+        body, decided = inside
+        return _cut_loop(dataclasses.replace(loop, body=body), ranges, done | decided)
     made: list[Stmt] = []
     for part in _parts(loop, cut, ranges):
         new = simplified(part, ranges)
@@ -119,6 +123,9 @@ def _branches(loop: For, ranges: Ranges, done: frozenset[Compare]) -> Stmt:
     cut = _next_cut(loop, ranges, done)
     if cut is None:
         return partition(simplified(loop.body, inner), inner)
+    inside = _within_stage(loop.body, loop, cut.condition, ranges, done)
+    if inside is not None:
+        return _branches(dataclasses.replace(loop, body=inside[0]), ranges, done | inside[1])
     body: Stmt | None = None
     for part in reversed(_parts(loop, cut, ranges)):
         low, high = for_range(part, ranges)
@@ -128,6 +135,31 @@ def _branches(loop: For, ranges: Ranges, done: frozenset[Compare]) -> Stmt:
         )
         body = branch if body is None else If(compare("lt", loop.var, part.stop), branch, body)
     return body if body is not None else Block(())
+
+
+def _within_stage(
+    stmt: Stmt, loop: For, condition: Compare, ranges: Ranges, done: frozenset[Compare]
+) -> tuple[Stmt, frozenset[Compare]] | None:
+    """``stmt``, in the body of ``loop``, with branches in the only one of its stages that tests ``condition``.
+
+    The other stages, which go through memory, are then not repeated for each part of the loop. The second result is
+    the conditions that were dealt with. None when there are no such stages.
+    """
+    match stmt:
+        case Alloc() if stmt.buffer.scope is Scope.WORKSPACE:
+            inside = _within_stage(stmt.body, loop, condition, ranges, done)
+            return None if inside is None else (Alloc(stmt.buffer, inside[0]), inside[1])
+        case Block():
+            using = [s for s in stmt.stmts if condition in conditions_in(s)]
+            others = [s for s in stmt.stmts if s not in using]
+            if len(using) != 1 or not any(isinstance(s, For) for other in others for s in walk(other)):
+                return None
+            inside = _within_stage(using[0], loop, condition, ranges, done)
+            if inside is None:
+                branches = _branches(dataclasses.replace(loop, body=using[0]), ranges, done)
+                inside = branches, frozenset(conditions_in(using[0]))
+            return block([inside[0] if s is using[0] else s for s in stmt.stmts]), inside[1]
+    return None
 
 
 def _count_stores(stmt: Stmt) -> int:
@@ -239,30 +271,34 @@ def _is_worthwhile(cut: _Cut, loop: For) -> bool:
     return not whole
 
 
-def unswitch(stmt: Stmt, budget: int = _MAXIMUM_UNSWITCHES) -> Stmt:
-    """``stmt`` with selects that a loop does not change decided outside of that loop."""
+def unswitch(stmt: Stmt, budget: int = _MAXIMUM_UNSWITCHES, known: frozenset[Var] = frozenset()) -> Stmt:
+    """``stmt`` with selects that a loop does not change decided outside of that loop.
+
+    ``known`` are the variables of unrolled loops around it: what depends on them alone is decided when they unroll.
+    """
     match stmt:
         case For():
-            return _unswitch_loop(stmt, budget)
+            return _unswitch_loop(stmt, budget, known | {stmt.var} if stmt.kind is LoopKind.UNROLL else known)
         case If():
-            orelse = None if stmt.orelse is None else unswitch(stmt.orelse, budget)
-            return If(stmt.condition, unswitch(stmt.body, budget), orelse)
+            orelse = None if stmt.orelse is None else unswitch(stmt.orelse, budget, known)
+            return If(stmt.condition, unswitch(stmt.body, budget, known), orelse)
         case Let():
-            return Let(stmt.var, stmt.value, unswitch(stmt.body, budget))
+            return Let(stmt.var, stmt.value, unswitch(stmt.body, budget, known))
         case Alloc():
-            return Alloc(stmt.buffer, unswitch(stmt.body, budget))
+            return Alloc(stmt.buffer, unswitch(stmt.body, budget, known))
         case Block():
-            return block([unswitch(s, budget) for s in stmt.stmts])
+            return block([unswitch(s, budget, known) for s in stmt.stmts])
     return stmt
 
 
-def _unswitch_loop(loop: For, budget: int) -> Stmt:
+def _unswitch_loop(loop: For, budget: int, known: frozenset[Var]) -> Stmt:
     candidates = conditions_in(loop.body) if budget and loop.kind is not LoopKind.PARALLEL else []
     for condition in candidates:
-        if not free_vars(condition) & _variables(loop) and not loads(condition):
+        used = free_vars(condition)
+        if not used & _variables(loop) and not used <= known and not loads(condition):
             yes, no = (simplified(_assume(loop, condition, value), {}) for value in (True, False))
-            return If(condition, unswitch(yes, budget - 1), unswitch(no, budget - 1))
-    return dataclasses.replace(loop, body=unswitch(loop.body, budget))
+            return If(condition, unswitch(yes, budget - 1, known), unswitch(no, budget - 1, known))
+    return dataclasses.replace(loop, body=unswitch(loop.body, budget, known))
 
 
 def _variables(stmt: Stmt) -> frozenset[Var]:

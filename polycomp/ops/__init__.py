@@ -19,6 +19,7 @@ from polycomp.ops import (
     softmax,
     unary,
     views,
+    winograd,
 )
 from polycomp.ops.registry import merge
 
@@ -37,6 +38,7 @@ _FAMILIES = (
     softmax,
     unary,
     views,
+    winograd,
 )
 
 

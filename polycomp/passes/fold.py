@@ -10,6 +10,7 @@ import numpy as np
 
 from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
+from polycomp.ops.winograd import transform_weights
 from polycomp.options import Options
 from polycomp.passes.rewrite import Array, Editor
 from polycomp.te import Tensor, placeholder
@@ -119,6 +120,7 @@ _COPIES: Mapping[str, Callable[[Array, Mapping[str, Any]], Array]] = MappingProx
         "Transpose": lambda a, attributes: a.transpose(attributes["perm"]),
         "PackMatMul": pack_panels,
         "PackConvWeights": pack_weights,
+        "PackWinogradWeights": transform_weights,
         "PackChannels": lambda a, attributes: _blocked_rows(a, attributes["block"]),
     }
 )

@@ -17,6 +17,7 @@ from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
 from polycomp.ops.blocked import fills_blocks
 from polycomp.options import Options
+from polycomp.passes.filtering import Layer, filtering_tile
 from polycomp.passes.rewrite import Array, Editor
 
 _FEW_CHANNELS = 4
@@ -30,15 +31,16 @@ def block_size(options: Options) -> int:
 
 def choose_layout(graph: Graph, options: Options) -> Graph:
     """Rewrite float32 2-D convolutions and their neighbours to blocked operators."""
-    return _Blocking(graph, block_size(options)).run()
+    return _Blocking(graph, options).run()
 
 
 class _Blocking:
     """``blocked`` has the blocked twin of each plain value that has one; ``lazily`` those without a plain form yet."""
 
-    def __init__(self, graph: Graph, block: int) -> None:
+    def __init__(self, graph: Graph, options: Options) -> None:
         self.editor = Editor(graph)
-        self.block = block
+        self.target = options.target
+        self.block = block_size(options)
         self.blocked: dict[str, str] = {}
         self.lazily: dict[str, Node] = {}
 
@@ -116,22 +118,30 @@ def _convolution(blocking: _Blocking, node: Node) -> str | None:
         return None
     plain = channels <= _FEW_CHANNELS and x not in blocking.blocked and not depthwise
     source = x if plain else blocking.to_blocked(x, node)
+    lines = editor.emit("PackChannels", (bias,), {"block": block}, node) if bias else ""
+    common = {"block": block, "out_channels": outputs, "kernel_shape": tuple(weights.shape[2:])}
+    tile = _filtering_tile(blocking, node, weights.shape)
+    if tile is not None:
+        packed = editor.emit("PackWinogradWeights", (node.inputs[1],), {"block": block, "tile": tile}, node)
+        return blocking.emit("ConvWinograd", (source, packed, lines), node, tile=tile, **common)
     input_block = 0 if plain else block
     packing = {"block": block, "depthwise": depthwise}
     if not depthwise and fills_blocks(channels, input_block):
         packing["input_block"] = input_block
     packed = editor.emit("PackConvWeights", (node.inputs[1],), packing, node)
-    lines = editor.emit("PackChannels", (bias,), {"block": block}, node) if bias else ""
-    return blocking.emit(
-        "ConvBlocked",
-        (source, packed, lines),
-        node,
-        block=block,
-        input_block=input_block,
-        in_channels=channels,
-        out_channels=outputs,
-        kernel_shape=tuple(weights.shape[2:]),
-    )
+    more = {"input_block": input_block, "in_channels": channels}
+    return blocking.emit("ConvBlocked", (source, packed, lines), node, **more, **common)
+
+
+def _filtering_tile(blocking: _Blocking, node: Node, weights: tuple[int, ...]) -> int | None:
+    """The tiles by which to filter a convolution (``passes/filtering``); None leaves it direct."""
+    outputs, channels, *kernel = weights
+    steps = {*node.attributes["strides"], *node.attributes["dilations"], node.attributes["group"]}
+    if steps != {1} or kernel != kernel[:1] * 2 or channels % blocking.block:
+        return None
+    height, width = blocking.editor.shape(node.outputs[0])[2:]
+    layer = Layer(channels, outputs, kernel[0], int(height), int(width))  # type: ignore[arg-type]
+    return filtering_tile(layer, blocking.target)
 
 
 def _pool(blocking: _Blocking, node: Node) -> str | None:

@@ -140,3 +140,8 @@ def constant(dim: Dim) -> int | None:
 def reads_tensor(reader: Tensor, source: Tensor) -> tuple[Load, ...]:
     """The loads of ``source`` in the definition of ``reader``."""
     return () if reader.body is None else tuple(x for x in loads(reader.body) if x.source is source)
+
+
+def points_read(reader: Tensor, source: Tensor) -> frozenset[tuple[Expr, ...]]:
+    """The different elements of ``source`` that an element of ``reader`` is made of."""
+    return frozenset(load.indices for load in reads_tensor(reader, source))

@@ -13,6 +13,7 @@ from polycomp.schedules.library.contraction import schedule_contraction
 from polycomp.schedules.library.elementwise import schedule_elementwise
 from polycomp.schedules.library.prepare import inline_cheap
 from polycomp.schedules.library.reduction import schedule_reductions
+from polycomp.schedules.library.transformed import as_transformed, schedule_transformed
 from polycomp.schedules.schedule import Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
@@ -49,7 +50,10 @@ def build_schedule(
     schedule = Schedule(merged_outputs, merged_inputs, ranges, name, check=False, decisions=decisions)
     stages = computed(merged_outputs)
     contractions = [t for t in stages if as_contraction(t) is not None]
-    if contractions:
+    transformed = as_transformed(stages)
+    if transformed is not None:
+        schedule_transformed(schedule, transformed, target)
+    elif contractions:
         schedule_contraction(schedule, stages, contractions[-1], target)
     elif any(is_reduction(t) for t in stages):
         schedule_reductions(schedule, stages, target)

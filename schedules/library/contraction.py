@@ -39,6 +39,7 @@ _LINE_BYTES = 64
 _MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 16
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
+_TILE_CYCLES = 100.0  # between two tiles: the last sums arrive and are stored, loops end where they did not before
 _MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
 
 _COLUMNS_OUTSIDE, _ROWS_OUTSIDE = "columns outside", "rows outside"
@@ -107,17 +108,32 @@ class Arrival:
     again: float
 
 
-def cost(space: tuple[int, int, int], tile: tuple[int, int, int], arrival: Arrival) -> float:
-    """Cycles per reduction step of all tiles that cover ``space``; both are (outer rows, rows, vectors)."""
+def cost(space: tuple[int, int, int], tile: tuple[int, int, int], arrival: Arrival, depth: int) -> float:
+    """Cycles per step of a reduction of ``depth`` of all tiles that cover ``space``; both are (outer rows, rows,
+    vectors)."""
     pieces = [_pieces(extent, size) for extent, size in zip(space, tile, strict=True)]
     total = 0.0
     for (outer, n_outer), (rows, n_rows), (vectors, n_vectors) in itertools.product(*pieces):
-        total += n_outer * n_rows * n_vectors * tile_cycles(outer * rows, vectors, arrival.again)
+        cycles = tile_cycles(outer * rows, vectors, arrival.again) + _TILE_CYCLES / depth
+        total += n_outer * n_rows * n_vectors * cycles
     for vectors, n_vectors in pieces[2]:
         height = tile[0] * tile[1]
         later = tile_cycles(height, vectors, arrival.again)
         total += n_vectors * (tile_cycles(height, vectors, arrival.first) - later)
     return total
+
+
+def column_arrival(depth: int, vectors: int, all_vectors: int, target: Target) -> Arrival:
+    """How a column of tiles, ``vectors`` wide, gets a vector operand of ``depth`` steps and ``all_vectors``."""
+    near = _stays_near(depth, vectors, target)
+    again = 0.5 if near else target.vector_bytes / _L2_BYTES_PER_CYCLE
+    whole = depth * all_vectors * target.vector_bytes
+    return Arrival(again if whole <= target.l2_bytes else target.vector_bytes / _MEMORY_BYTES_PER_CYCLE, again)
+
+
+def _stays_near(depth: int, vectors: int, target: Target) -> bool:
+    """Whether the vector operand of a column of tiles, ``vectors`` wide, stays in the first-level cache."""
+    return depth * vectors * target.vector_bytes <= target.l1_bytes // 2
 
 
 def _pieces(extent: int, size: int) -> list[tuple[int, int]]:
@@ -126,22 +142,27 @@ def _pieces(extent: int, size: int) -> list[tuple[int, int]]:
 
 
 def choose_tile(
-    space: tuple[int, int, int], registers: int, allowed: Sequence[int], arrival: Callable[[int], Arrival]
+    space: tuple[int, int, int],
+    registers: int,
+    allowed: Sequence[int],
+    arrival: Callable[[int], Arrival],
+    depth: int,
 ) -> tuple[int, int, int]:
     """Outer rows, rows and vectors of the cheapest register tile that fits; ``allowed`` are the numbers of vectors.
 
-    ``arrival`` tells how long a vector of the vector operand takes to arrive, given the tile's vectors.
+    ``arrival`` tells how long a vector of the vector operand takes to arrive, given the tile's vectors; ``depth`` is
+    the number of the reduction's steps.
     """
     best = (float("inf"), (1, 1, allowed[0]))
     for width in allowed:
-        for tile in _row_tiles(space, width, registers):
+        for tile in row_tiles(space, width, registers):
             tails = sum(extent % size != 0 for extent, size in zip(space, tile, strict=True))
-            cycles = cost(space, tile, arrival(width)) * (1 + 0.02 * tails)
+            cycles = cost(space, tile, arrival(width), depth) * (1 + 0.02 * tails)
             best = min(best, (cycles, tile))
     return best[1]
 
 
-def _row_tiles(space: tuple[int, int, int], width: int, registers: int) -> Iterator[tuple[int, int, int]]:
+def row_tiles(space: tuple[int, int, int], width: int, registers: int) -> Iterator[tuple[int, int, int]]:
     """The tiles of ``width`` vectors whose accumulators, vectors and one broadcast fit the registers."""
     outer_extent, extent, _ = space
     most = max(1, (registers - width - 1) // width)
@@ -206,24 +227,16 @@ class _Tiling:
         return Tile(outer, rows, 1, width * self.lanes)
 
     def _choose(self, vectors: int, allowed: Sequence[int]) -> tuple[int, int, int]:
-        depth, target = self._depth(), self.target
-        whole = depth * vectors * target.vector_bytes
-
         def arrival(width: int) -> Arrival:
-            again = 0.5 if self._stays_near(width) else target.vector_bytes / _L2_BYTES_PER_CYCLE
-            return Arrival(again if whole <= target.l2_bytes else target.vector_bytes / _MEMORY_BYTES_PER_CYCLE, again)
+            return column_arrival(self._depth(), width, vectors, self.target)
 
         space = (self._extent(self.roles.outer_row), self._extent(self.roles.row), vectors)
-        tile = choose_tile(space, self.target.vector_registers, allowed, arrival)
-        possible = [t for width in allowed for t in _row_tiles(space, width, self.target.vector_registers)]
+        tile = choose_tile(space, self.target.vector_registers, allowed, arrival, self._depth())
+        possible = [t for width in allowed for t in row_tiles(space, width, self.target.vector_registers)]
         return self._decide("tile", tile, possible)
 
     def _decide(self, what: str, value: _Choice, alternatives: Sequence[_Choice]) -> _Choice:
         return self.schedule.decide(f"{self.contraction.tensor.name}.{what}", value, alternatives)
-
-    def _stays_near(self, vectors: int) -> bool:
-        """Whether the vector operand of a column of tiles, ``vectors`` wide, stays in the first-level cache."""
-        return self._depth() * vectors * self.target.vector_bytes <= self.target.l1_bytes // 2
 
     def _vector_source(self, packed: Tensor | None) -> Tensor:
         source = packed or self.contraction.vector.source
@@ -346,7 +359,7 @@ class _Tiling:
 
     def _prefetch_distance(self) -> int:
         """Steps of the reduction between asking for a vector and using it; 0 when it is not asked for."""
-        if self._stays_near(self.tile.blocks * -(-self.tile.width // self.lanes)):
+        if _stays_near(self._depth(), self.tile.blocks * -(-self.tile.width // self.lanes), self.target):
             return 0
         step_bytes = self.tile.blocks * self.tile.width * self.contraction.vector.dtype.bytes
         return min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from polycomp.expr import Cast, Expr, Load, Select, free_vars, loads, substitute, transform, walk
-from polycomp.schedules.library.analysis import as_contraction, is_expensive, is_reduction, readers
+from polycomp.schedules.library.analysis import as_contraction, is_expensive, is_reduction, points_read, readers
 from polycomp.te import Axis, Tensor, topological_order
 
 _SMALL_BODY = 48  # expression nodes; a larger definition is not repeated for several readers
 
 
 def inline_cheap(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Equal outputs in which every tensor that is cheap to recompute has been put into its readers."""
+    """Equal outputs in which every tensor that is cheap to recompute has been put into its readers.
+
+    Around a transformed contraction nothing is computed more than once per element: its transforms are chains of sums,
+    each of which many elements of the next one read.
+    """
     order = topological_order(outputs)
     users = readers(order)
+    once = _read_at_several_points(users) if is_transformed(users) else frozenset[Tensor]()
     made: dict[Tensor, Tensor] = {}
     inlined: set[Tensor] = set()
     for tensor in order:
@@ -24,9 +29,19 @@ def inline_cheap(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
             continue
         new = _with_sources(tensor, made, inlined)
         made[tensor] = new
-        if tensor not in outputs and _should_inline(new, tensor, users[tensor]):
+        if tensor not in outputs and tensor not in once and _should_inline(new, tensor, users[tensor]):
             inlined.add(tensor)
     return tuple(made[t] for t in outputs)
+
+
+def _read_at_several_points(users: Mapping[Tensor, Sequence[Tensor]]) -> frozenset[Tensor]:
+    """The tensors of which a reader takes several elements for one of its own."""
+    return frozenset(t for t, found in users.items() if any(len(points_read(user, t)) > 1 for user in found))
+
+
+def is_transformed(users: Mapping[Tensor, Sequence[Tensor]]) -> bool:
+    """Whether a contraction's result is transformed: combined with other elements of it."""
+    return any(as_contraction(t) is not None for t in _read_at_several_points(users))
 
 
 def _with_sources(tensor: Tensor, made: dict[Tensor, Tensor], inlined: set[Tensor]) -> Tensor:

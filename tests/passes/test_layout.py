@@ -28,7 +28,16 @@ def test_residual_block() -> None:
     y = m.op("Relu", m.conv(x, m.weight(16, 16, 3, 3), m.weight(16)))
     y = m.op("Relu", m.op("Add", m.conv(y, m.weight(16, 16, 3, 3)), x))
     graph = _blocked(m.graph(y))
-    assert ops(graph) == {"Neg": 1, "ToBlocked": 1, "ConvBlocked": 2, "Relu": 2, "Add": 1, "FromBlocked": 1}
+    assert ops(graph) == {"Neg": 1, "ToBlocked": 1, "ConvWinograd": 2, "Relu": 2, "Add": 1, "FromBlocked": 1}
+
+
+@pytest.mark.parametrize(("stride", "group", "kernel"), [(2, 1, (3, 3)), (1, 1, (1, 3)), (1, 16, (3, 3))])
+def test_what_cannot_be_filtered_is_direct(stride: int, group: int, kernel: tuple[int, int]) -> None:
+    m = Make()
+    x = m.input(1, 16, 9, 9)
+    y = m.op("Conv", x, m.weight(16, 16 // group, *kernel), strides=(stride,) * 2, dilations=(1, 1), pads=(1, 1, 1, 1),
+             group=group)  # fmt: skip
+    assert ops(_blocked(m.graph(y)))["ConvBlocked"] == 1
 
 
 def test_the_image_is_read_plain() -> None:

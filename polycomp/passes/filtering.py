@@ -1,0 +1,73 @@
+"""Which convolutions are computed by Winograd's minimal filtering, and in output tiles of which size.
+
+Filtering does fewer multiplications, and pays with transforms of its data and with larger weights. Both ways are
+estimated in cycles of one core; a layer of few channels, or of a small image and many channels, stays direct.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from polycomp.ops.winograd import POINTS
+from polycomp.target import Target
+
+_KERNELS = (3, 5)
+_TILES = (2, 4)
+
+_BYTES_PER_CYCLE = 8.0
+"""How fast weights arrive that no cache holds."""
+
+_MULTIPLYING = 1.15
+"""Cycles of a matrix product by those of its multiplications alone."""
+
+_ADVANTAGE = 0.9
+"""Filtering rounds more, so it must take no more than this part of a direct convolution's cycles."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A convolution of stride 1: channels, outputs, a kernel of ``kernel`` squared, an output of ``height * width``."""
+
+    channels: int
+    outputs: int
+    kernel: int
+    height: int
+    width: int
+
+
+def filtering_tile(layer: Layer, target: Target) -> int | None:
+    """The size of output tiles by which ``layer`` is computed fastest; None when that is a direct convolution."""
+    tiles = [t for t in _TILES if layer.kernel in _KERNELS and t + layer.kernel - 1 in (4, len(POINTS) + 1)]
+    best = min(tiles, key=lambda t: filtered_cycles(layer, t, target), default=None)
+    if best is None or filtered_cycles(layer, best, target) > _ADVANTAGE * direct_cycles(layer, target):
+        return None
+    return best
+
+
+def direct_cycles(layer: Layer, target: Target) -> float:
+    """Cycles of a direct convolution."""
+    taps = layer.kernel**2
+    return _product_cycles(layer, layer.height * layer.width, taps, target)
+
+
+def filtered_cycles(layer: Layer, tile: int, target: Target) -> float:
+    """Cycles by minimal filtering in tiles of ``tile``."""
+    lanes = target.lanes(4)
+    points = (tile + layer.kernel - 1) ** 2
+    count = -(-layer.height // tile) * -(-layer.width // tile)
+    there, back = _transform_cycles(points, points), _transform_cycles(points, tile**2)
+    transforms = count * (-(-layer.channels // lanes) * there + -(-layer.outputs // lanes) * back)
+    return transforms + _product_cycles(layer, count, points, target)
+
+
+def _product_cycles(layer: Layer, rows: int, products: int, target: Target) -> float:
+    """Cycles of ``products`` matrix products of ``rows`` by the channels, each with weights of its own."""
+    lanes = target.lanes(4)
+    weights = layer.channels * -(-layer.outputs // lanes) * lanes
+    per_cycle = 2 * lanes  # two units multiply and add a vector each
+    return max(_MULTIPLYING * rows * products * weights / per_cycle, 4 * products * weights / _BYTES_PER_CYCLE)
+
+
+def _transform_cycles(read: int, written: int) -> float:
+    """Of a tile's vectors: two passes of sums over what is read, a store for each result."""
+    return 2.5 * read + written

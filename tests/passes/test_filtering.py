@@ -1,0 +1,41 @@
+"""Which layers are computed by minimal filtering: a choice by estimated cycles."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from polycomp.passes.filtering import Layer, direct_cycles, filtered_cycles, filtering_tile
+from polycomp.target import parse_target
+
+AVX2 = parse_target("x86_64-linux-gnu,features=avx2+fma")
+NEON = parse_target("aarch64-linux-gnu")
+TYPICAL = Layer(64, 64, 3, 56, 56)
+
+
+@pytest.mark.parametrize("target", [AVX2, NEON])
+def test_a_typical_layer_is_filtered_in_large_tiles(target):
+    assert filtering_tile(TYPICAL, target) == 4
+    assert filtering_tile(dataclasses.replace(TYPICAL, kernel=5), target) == 2
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 4, 7])
+def test_other_kernels_are_direct(kernel):
+    assert filtering_tile(dataclasses.replace(TYPICAL, kernel=kernel), AVX2) is None
+
+
+def test_few_channels_are_direct():
+    assert filtering_tile(Layer(8, 8, 3, 6, 6), AVX2) is None
+
+
+def test_many_channels_of_a_tiny_image_are_direct():
+    """The transformed weights are four times as large, and each is used for one tile only."""
+    assert filtering_tile(Layer(512, 512, 3, 3, 3), AVX2) is None
+    assert filtering_tile(Layer(512, 512, 3, 14, 14), AVX2) is not None
+
+
+def test_tiles_that_would_hang_over_are_smaller():
+    layer = Layer(128, 128, 3, 6, 6)
+    assert filtering_tile(layer, AVX2) == 2
+    assert filtered_cycles(layer, 2, AVX2) < filtered_cycles(layer, 4, AVX2) < direct_cycles(layer, AVX2)
