@@ -1,4 +1,4 @@
-"""Convolutions, layer by layer: polycomp against onnxruntime (and OpenVINO), in GFLOP/s of a direct convolution.
+"""Convolutions, layer by layer: polycomp against onnxruntime (and OpenVINO, MNN), in GFLOP/s of a direct convolution.
 
 The layers are all distinct convolutions of the onnx package's nine image networks, each as a model of one Conv with a
 bias. Both compilers convert such a model's input and output to their own layouts and back, which a real network pays
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import json
 import math
 import pathlib
@@ -33,7 +34,7 @@ import onnxruntime
 import rich.console
 import rich.table
 from light_models import package_models
-from measure import Array, geometric_mean, interleaved, relative_error
+from measure import Array, Peer, geometric_mean, interleaved, relative_error
 from onnx import TensorProto, helper, numpy_helper
 
 import polycomp as pc
@@ -195,16 +196,17 @@ def measure(layer: Layer, models: list[str], arguments: argparse.Namespace) -> R
 
 def _time(row: Row, module: pc.Module, model: bytes, feeds: dict[str, Array], arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="polycomp-benchmark-") as name:
-        _time_kernels(row, module, _Profiled(model, feeds, arguments.threads, pathlib.Path(name)), feeds, arguments)
-    if arguments.call or arguments.against:
-        session = _session(model, arguments.threads)
-        runs: dict[str, Callable[[], object]] = {
-            "polycomp": lambda: module.run(feeds),
-            "onnxruntime": lambda: session.run(None, feeds),
-        }
-        for peer in arguments.against:
-            runs[peer] = _PEERS[peer](model, feeds, arguments.threads)
-        row.call = interleaved(runs, arguments.rounds)
+        folder = pathlib.Path(name)
+        _time_kernels(row, module, _Profiled(model, feeds, arguments.threads, folder), feeds, arguments)
+        if arguments.call or arguments.against:
+            session = _session(model, arguments.threads)
+            runs: dict[str, Callable[[], object]] = {
+                "polycomp": lambda: module.run(feeds),
+                "onnxruntime": lambda: session.run(None, feeds),
+            }
+            for peer in arguments.against:
+                runs[peer] = _open_peer(peer, model, feeds, arguments.threads, folder).run
+            row.call = interleaved(runs, arguments.rounds)
 
 
 def _time_kernels(
@@ -235,16 +237,13 @@ def _is_border(symbol: str) -> bool:
     return _stem(symbol) in _BORDERS
 
 
-def _openvino(model: bytes, feeds: dict[str, Array], threads: int) -> Callable[[], object]:
-    import openvino  # noqa: PLC0415 - an optional competitor
-
-    core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
-    return lambda: request.infer(feeds)
-
-
-_PEERS = {"openvino": _openvino}
+def _open_peer(name: str, model: bytes, feeds: dict[str, Array], threads: int, folder: pathlib.Path) -> Peer:
+    """Another competitor, whose package need not be installed."""
+    path = folder / "model.onnx"
+    path.write_bytes(model)
+    module = importlib.import_module(f"{name}_peer")
+    peer: Peer = module.open_peer(module.convert(path, folder) if name == "mnn" else path, feeds, threads)
+    return peer
 
 
 def show(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
@@ -312,7 +311,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds per layer (3)")
     parser.add_argument("--call", action="store_true", help="time whole calls as well")
-    parser.add_argument("--against", action="append", default=[], choices=sorted(_PEERS), help="another competitor")
+    parser.add_argument(
+        "--against", action="append", default=[], choices=["mnn", "openvino"], help="another competitor"
+    )
     parser.add_argument("--tolerance", type=float, default=1e-4, help="largest relative error that passes (1e-4)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser.parse_args()
