@@ -213,6 +213,7 @@ CASES: dict[str, Callable[[], Definition]] = {
     "matmul-one-column": lambda: matmul(9, 1, 8),
     "matmul-scalar": lambda: matmul(1, 1, 1),
     "matmul-row-blocks": lambda: matmul(40, 9, 33),
+    "matmul-copied-panels": lambda: matmul(50, 9, 5),
     "packed": lambda: packed_matmul(9, 19, 6, 8),
     "packed-one-row": lambda: packed_matmul(1, 24, 6, 8),
     "conv3x3": lambda: blocked_conv(8, 12, 7, 3, 1, 1),
@@ -246,7 +247,7 @@ def test_a_matrix_larger_than_the_first_cache_is_streamed_for_a_few_rows(rows: i
 
 
 def test_a_matrix_is_copied_into_panels_for_many_rows() -> None:
-    inputs, outputs = matmul(40, 43, 21)
+    inputs, outputs = matmul(50, 43, 21)
     assert "cache_read" in str(build_schedule("k", inputs, outputs, {}, TINY_CACHES).trace)
     check((inputs, outputs), target=TINY_CACHES)
 
