@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import sys
+from collections.abc import Callable
 
 import pytest
 from random_primitives import random_decision, random_primitives
@@ -37,12 +37,11 @@ def test_schedule_primitives_are_judged_right() -> None:
     assert tally.conservative_share <= 0.10
 
 
-def test_decisions_of_the_schedule_language_are_right(capsys: pytest.CaptureFixture[str]) -> None:
+def test_decisions_of_the_schedule_language_are_right(record_property: Callable[[str, object], None]) -> None:
     """Every primitive, several statements, imperfect nests, symbolic sizes, stencils in time."""
     tally = drive(random_decision, range(600))
-    with capsys.disabled():
-        share = f"{tally.conservative} of {tally.rejected} refused schedules are right ({tally.conservative_share:.1%})"
-        sys.stdout.write(f"\n{tally.accepted} schedules accepted, all right; {share}\n")
+    share = f"{tally.conservative} of {tally.rejected} refused schedules are right ({tally.conservative_share:.1%})"
+    record_property("told", f"{tally.accepted} schedules accepted, all right; {share}")
     assert tally.accepted >= 300
     assert tally.rejected >= 100
     assert tally.conservative_share <= 0.05
