@@ -12,6 +12,7 @@ from polycomp.expr import (
     Expr,
     Load,
     Reduce,
+    Select,
     Unary,
     free_vars,
     linear_in,
@@ -66,8 +67,11 @@ def _is_own(axis: Axis, operand: Load, other: Load) -> bool:
 
 
 def _plain_load(e: Expr) -> Load | None:
+    """The load that ``e`` is, perhaps converted, or zero where a condition does not hold."""
     while isinstance(e, Cast):
         e = e.operand
+    if isinstance(e, Select) and isinstance(e.on_false, Const) and not e.on_false.value:
+        return _plain_load(e.on_true)
     return e if isinstance(e, Load) else None
 
 

@@ -23,6 +23,7 @@ from polycomp.schedules.library.analysis import (
     stride_of,
 )
 from polycomp.schedules.library.elementwise import is_large, parallelize, schedule_elementwise
+from polycomp.schedules.library.padding import computed_operand, rows_per_block
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.roles import choose_roles, panel_of
 from polycomp.schedules.library.streaming import StreamedProduct, decide_streamed
@@ -64,10 +65,11 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
     contraction = as_contraction(tensor)
     assert contraction is not None
     final = _epilogue(tensor, stages, schedule.kernel.outputs)
+    operand = computed_operand(contraction)
     for stage in stages:
         if is_reduction(stage) and stage is not tensor:
             schedule_reductions(schedule, [stage], target)
-        elif stage is not tensor and stage is not final:
+        elif stage is not tensor and stage is not final and (operand is None or stage is not operand.source):
             schedule_elementwise(schedule, stage, target)
     result = tensor if final is not None else schedule.cache_write(tensor)
     loops = _final_loops(schedule, tensor, final or tensor)
@@ -183,6 +185,8 @@ class _Tiling:
         self.roles = choose_roles(contraction)
         self.lanes = target.lanes(max(contraction.tensor.dtype.bytes, 4))
         self.tile = self._choose_tile()
+        self.operand = computed_operand(contraction)
+        self.rows_per_block = self._decide_rows_per_block()
 
     def apply(self, loops: Sequence[LoopRef]) -> None:
         """Tile the final stage, place the accumulators in it, and share the outer loops out to the threads."""
@@ -266,6 +270,9 @@ class _Tiling:
             if d == roles.outer_row and tile.outer_rows > 1:
                 tiles, row = schedule.split(tiles, tile.outer_rows)
                 inner.append(row)
+            if d == roles.outer_row and self.rows_per_block:
+                row_blocks, tiles = schedule.split(tiles, -(-self.rows_per_block // tile.outer_rows))
+                outer.row_blocks.append(row_blocks)
             outer.rows.append(tiles)
         if roles.row is not None:
             tiles, row = schedule.split(loops[roles.row], tile.rows)
@@ -355,6 +362,8 @@ class _Tiling:
         distance = self._decide("prefetch", self._prefetch_distance(), [0, 2, 4, 8, 16, 32]) if reduced else 0
         if distance:
             schedule.prefetch(self._vector_source(packed), reduced[-1], max(1, distance // max(1, steps)))
+        if reduced and self._decide("prefetch_rows", self._are_rows_far(), [False, True]):
+            schedule.prefetch(self.contraction.other.source, reduced[0], 1)
         return reduced[-1] if steps else None
 
     def _prefetch_distance(self) -> int:
@@ -363,6 +372,15 @@ class _Tiling:
             return 0
         step_bytes = self.tile.blocks * self.tile.width * self.contraction.vector.dtype.bytes
         return min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
+
+    def _are_rows_far(self) -> bool:
+        """Whether each step of the reduction's first loop reads rows in another place of an operand that no cache of
+        the core's own holds."""
+        if self.rows_per_block:
+            return False
+        source, (first, *rest) = self.contraction.other.source, self.contraction.tensor.reduce_axes
+        size = math.prod(constant(n) or 1 for n in source.shape) * self.contraction.other.dtype.bytes
+        return first in self.contraction.other.indices and bool(rest) and size > self.target.l2_bytes
 
     def _decide_steps_per_request(self, outer: _Outer) -> int:
         """Steps of the reduction (unrolled) in which a tile asks once for its share of the next column's panel; 0 when
@@ -395,9 +413,12 @@ class _Tiling:
         inside = packed is not None and (outer.batch or (outer.columns and not outer.row_blocks))
         if inside:
             shared = outer.batch or outer.columns
+        if self.rows_per_block:
+            shared = [*outer.batch, *outer.row_blocks]
         where = shared[-1] if shared else None
         if shared and is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)]):
             where = parallelize(schedule, shared)
+        self._place_operand(outer, where)
         if packed is None:
             return where
         if inside and where is not None:
@@ -405,6 +426,26 @@ class _Tiling:
         else:
             schedule_elementwise(schedule, packed, self.target)
         return where
+
+    def _decide_rows_per_block(self) -> int:
+        rows = self._extent(self.roles.outer_row)
+        possible = [r for r in (1, 2, 4, 8, 16, 32) if r < rows] if self.operand is not None else []
+        return self._decide("rows_per_block", rows_per_block(self.contraction, self.roles, self.target), [0, *possible])
+
+    def _place_operand(self, outer: _Outer, where: LoopRef | None) -> None:
+        """Compute an operand of the kernel's own for each block of rows, or whole and before all.
+
+        ``where`` is the loop that is shared out, in which that over blocks of rows may have been fused.
+        """
+        if self.operand is None:
+            return
+        if self.rows_per_block:
+            there = {n.var for n, _ in walk(self.schedule.tree) if isinstance(n, Loop)}
+            block = next((b for b in outer.row_blocks if b.var in there), where)
+            assert block is not None
+            self.schedule.vectorize(self.schedule.compute_at(self.operand.source, block)[-1])
+        else:
+            schedule_elementwise(self.schedule, self.operand.source, self.target)
 
     def _place_packed(self, packed: Tensor, where: LoopRef) -> None:
         loops = self.schedule.compute_at(packed, where)

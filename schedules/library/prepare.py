@@ -5,8 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from polycomp.expr import Cast, Expr, Load, Select, free_vars, loads, substitute, transform, walk
-from polycomp.schedules.library.analysis import as_contraction, is_expensive, is_reduction, points_read, readers
+from polycomp.expr import Cast, Expr, Load, Select, const, free_vars, loads, substitute, transform, walk
+from polycomp.schedules.library.analysis import (
+    as_contraction,
+    depends_on,
+    is_expensive,
+    is_reduction,
+    points_read,
+    readers,
+)
 from polycomp.te import Axis, Tensor, topological_order
 
 _SMALL_BODY = 48  # expression nodes; a larger definition is not repeated for several readers
@@ -66,7 +73,7 @@ def _should_inline(tensor: Tensor, old: Tensor, users: Sequence[Tensor]) -> bool
         return False
     assert tensor.body is not None
     if any(as_contraction(user) is not None for user in users):
-        return _is_plain_read(tensor.body)
+        return _is_plain_read(tensor.body) or (_is_zero_padding(tensor.body) and all(map(_reads_once, users)))
     if len(users) > 1 and sum(1 for _ in walk(tensor.body)) > _SMALL_BODY:
         return False
     return not is_expensive(tensor) or not (len(users) > 1 or _is_repeated(old, users[0]))
@@ -77,6 +84,18 @@ def _is_plain_read(body: Expr) -> bool:
     while isinstance(body, Cast):
         body = body.operand
     return isinstance(body, Load) and not any(isinstance(n, Select) for n in walk(body))
+
+
+def _is_zero_padding(body: Expr) -> bool:
+    """Whether a body moves an element, or is zero outside of what it moves."""
+    return isinstance(body, Select) and body.on_false == const(0, body.dtype) and isinstance(body.on_true, Load)
+
+
+def _reads_once(user: Tensor) -> bool:
+    """Whether a contraction reads its operands for one vector of results each (a depthwise convolution): a copy of an
+    operand would cost as much as the contraction itself, and tests of conditions are gone where loops are cut."""
+    found = as_contraction(user)
+    return found is not None and depends_on(found.other, user.axes[-1]) and depends_on(found.vector, user.axes[-1])
 
 
 def _is_repeated(tensor: Tensor, user: Tensor) -> bool:

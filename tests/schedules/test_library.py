@@ -16,6 +16,7 @@ from polycomp.loops.printer import nest_text
 from polycomp.poly.legality import verify_kernel
 from polycomp.schedules.library import schedule_kernel
 from polycomp.schedules.library.choose import build_schedule
+from polycomp.schedules.schedule import Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
 from polycomp.te.evaluate import evaluate
@@ -127,14 +128,23 @@ def blocked_conv(c: int, k: int, size: int, kernel: int, stride: int, pad: int, 
     return [x, w, bias], [o]
 
 
-def depthwise(c: int, size: int, block: int = 4) -> Definition:
+def depthwise(c: int, size: int, block: int = 4, pad: int = 0, stride: int = 1) -> Definition:
     x = te.placeholder((1, c // block, size, size, block), name="x")
     w = te.placeholder((c // block, 3, 3, block), name="w")
     kh, kw = te.reduce_axis(3, "kh"), te.reduce_axis(3, "kw")
-    out = size - 2
+    padded = te.compute(
+        (1, c // block, size + 2 * pad, size + 2 * pad, block),
+        lambda n, co, h, w, ki: select(
+            (h >= pad) & (h < size + pad) & (w >= pad) & (w < size + pad), x[n, co, h - pad, w - pad, ki], 0.0
+        ),
+        "padded",
+    )
+    source, out = padded if pad else x, (size + 2 * pad - 3) // stride + 1
     y = te.compute(
         (1, c // block, out, out, block),
-        lambda n, co, oh, ow, ki: te.sum(x[n, co, oh + kh, ow + kw, ki] * w[co, kh, kw, ki], axis=(kh, kw)),
+        lambda n, co, oh, ow, ki: te.sum(
+            source[n, co, oh * stride + kh, ow * stride + kw, ki] * w[co, kh, kw, ki], axis=(kh, kw)
+        ),
         "y",
     )
     return [x, w], [y]
@@ -220,6 +230,8 @@ CASES: dict[str, Callable[[], Definition]] = {
     "conv3x3-stride": lambda: blocked_conv(4, 8, 9, 3, 2, 1),
     "conv1x1": lambda: blocked_conv(8, 8, 5, 1, 1, 0),
     "depthwise": lambda: depthwise(8, 9),
+    "depthwise-padded": lambda: depthwise(8, 7, pad=1),
+    "depthwise-padded-stride": lambda: depthwise(8, 9, pad=1, stride=2),
     "max-pool": lambda: max_pool(3, 9, 3, 2, 1),
     "max-pool-wide": lambda: max_pool(2, 12, 2, 2, 0),
     "layer-norm": lambda: layer_norm(3, 18),
@@ -287,3 +299,22 @@ def test_a_row_that_is_walked_over_once_needs_no_hints() -> None:
 def test_a_row_that_fills_the_cache_is_not_asked_for_ahead() -> None:
     inputs, outputs = softmax(6, 400)
     assert "prefetch" not in nest_text(lower_kernel(schedule_kernel("k", inputs, outputs, {}, SMALL)))
+
+
+def _schedule(definition: Definition, target: Target) -> Schedule:
+    return build_schedule("k", *definition, {}, target)
+
+
+@pytest.mark.parametrize(("size", "stride", "blocks"), [(21, 1, 4), (20, 2, 2), (9, 1, 0)])
+def test_an_image_larger_than_the_cache_is_padded_for_blocks_of_rows(size: int, stride: int, blocks: int) -> None:
+    target = dataclasses.replace(SMALL, l2_bytes=8192, cores=2)
+    definition = blocked_conv(4, 8, size, 3, stride, 1)
+    schedule = _schedule(definition, target)
+    shared = [x for x in schedule["y.padded"].loops if x in schedule["o"].loops]
+    assert [schedule.extent(x) for x in shared] == [blocks] * bool(blocks)
+    check(definition, target=target)
+
+
+def test_a_depthwise_convolution_reads_its_image_in_place() -> None:
+    schedule = _schedule(depthwise(8, 7, pad=1), SMALL)
+    assert "padded" not in {s.tensor.name for s in schedule.kernel.statements.values()}
