@@ -25,6 +25,8 @@ from polycomp.target import available_cores, host_features
 
 _MACHINE_NAMES = {"AMD64": "x86_64", "arm64": "aarch64"}
 _KEPT_BINDINGS = 256
+_BRIEF_BYTES = 5 << 16
+"""One thread moves 4 << 16 bytes in 3 microseconds; with another to wake and to wait for it takes 5 (measured)."""
 _ADDRESSABLE = 1 << 47
 """Bytes; beyond them sizes would overflow in the native code long before memory is found missing."""
 
@@ -117,10 +119,20 @@ class Module:
         return self._prepared(self._make_plan(tuple(map(tuple, shapes)), examples))
 
     def _prepared(self, plan: RunPlan) -> PreparedRun:
-        threads = (self.threads, self._pools, self._library)
+        alone = self._is_brief(plan)
+        frames, new_frame = ([], self._new_lone_frame) if alone else (self._frames, self._new_frame)
+        threads = (1 if alone else self.threads, self._pools, self._library)
         item_bytes = [dtype.itemsize for _, dtype in self._expected]
         name, image = self.manifest.name, self._image
-        return PreparedRun(name, plan, self._frames, self._new_frame, self._entry, threads, item_bytes, image)
+        return PreparedRun(name, plan, frames, new_frame, self._entry, threads, item_bytes, image)
+
+    def _is_brief(self, plan: RunPlan) -> bool:
+        """Whether the run is one step that is over before other threads have woken up and had their share."""
+        if len(self.manifest.steps) != 1:
+            return False
+        (step,), sizes = self.manifest.steps, self._sizes(plan.binding.sizes)
+        moved = dims.evaluate(step.bytes, sizes)
+        return moved <= _BRIEF_BYTES and dims.evaluate(step.flops, sizes) <= moved
 
     def run_profiled(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Outputs, list[StepProfile]]:
         """Like :meth:`run`, and how long every step took."""
@@ -197,8 +209,15 @@ class Module:
         return {s.name: size for s, size in zip(self.manifest.symbols, values, strict=True)}
 
     def _new_frame(self) -> Frame:
+        return self._make_frame(self.threads)
+
+    def _new_lone_frame(self) -> Frame:
+        """A frame for runs on the calling thread alone."""
+        return self._make_frame(1)
+
+    def _make_frame(self, threads: int) -> Frame:
         n_arrays, n_sizes = len(self.inputs) + len(self.outputs), len(self.manifest.symbols)
-        return Frame(n_arrays, n_sizes, self.threads, address_of(self._image.weights))
+        return Frame(n_arrays, n_sizes, threads, address_of(self._image.weights))
 
     def _profile(self, sizes: tuple[int, ...], nanoseconds: np.ndarray[Any, Any]) -> list[StepProfile]:
         values = self._sizes(sizes)

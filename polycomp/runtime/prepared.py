@@ -27,7 +27,7 @@ _from_buffer: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
 class PreparedRun:
     """Call it with arrays of exactly the prepared shapes and the module's dtypes: new arrays come back.
 
-    Nothing of that is checked. May be called from several threads.
+    Nothing of that is checked. ``threads`` is how many it uses. May be called from several threads.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class PreparedRun:
         self._frames = frames
         self._new_frame = new_frame
         self._entry = entry
-        self._threads, self._pools, self._library = threads
+        self.threads, self._pools, self._library = threads
         self._item_bytes = tuple(item_bytes)
         self._image = image
         self._outputs = tuple((o.shape, o.dtype, o.nbytes, alignment_for(o.nbytes)) for o in plan.binding.outputs)
@@ -59,7 +59,7 @@ class PreparedRun:
             return declined
         frame = self._new_frame()
         frame.prepare(plan)
-        cell = ctypes.addressof(self._pools.cell) if self._threads > 1 else 0
+        cell = ctypes.addressof(self._pools.cell) if self.threads > 1 else 0
         return direct_call(self._library, frame, arguments, plan.binding.outputs, cell, as_tuple, self._image)
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
@@ -91,7 +91,7 @@ class PreparedRun:
                 place += 1
                 results.append(_ndarray(shape, dtype, memory, offset))
             # The pool must outlive the run, even when another thread makes a larger one.
-            pool = self._pools.get(self._threads, self._library) if self._threads > 1 else None
+            pool = self._pools.get(self.threads, self._library) if self.threads > 1 else None
             frame.begin(pool, 0)
             status = self._entry(*frame.arguments)
         finally:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
 import pytest
-from tiny_modules import checked_parts, symbolic_parts
+from tiny_modules import checked_parts, static_parts, symbolic_parts
 
 from polycomp.errors import ExecutionError, InputError
 from polycomp.runtime import load_parts
@@ -67,3 +68,15 @@ def test_several_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize(("n_bytes", "n_flops", "threads"), [(24, 6, 1), (24, 600, 3), (1 << 24, 6, 3)])
+def test_a_brief_run_stays_on_one_thread(n_bytes: int, n_flops: int, threads: int) -> None:
+    """The pool is not asked for where one step moves little and computes little."""
+    parts = static_parts()
+    (step,) = parts.manifest.steps
+    manifest = dataclasses.replace(parts.manifest, steps=(dataclasses.replace(step, flops=n_flops, bytes=n_bytes),))
+    prepared = load_parts(dataclasses.replace(parts, manifest=manifest), threads=3).prepare([(2, 3), (2, 3)])
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(prepared([x, x])[0], x + x)
+    assert prepared.threads == threads
