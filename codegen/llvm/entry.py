@@ -146,11 +146,15 @@ def _load_pointers(body: _Body, count: int) -> list[str]:
 
 
 def _pointer(body: _Body, operand: Operand, io: Sequence[str], n_inputs: int) -> str:
-    if operand.storage is Storage.INPUT:
-        return io[operand.position]
-    if operand.storage is Storage.OUTPUT:
-        return io[n_inputs + operand.position]
-    base = "%weights" if operand.storage is Storage.WEIGHT else "%arena"
+    match operand.storage:
+        case Storage.INPUT:
+            base = io[operand.position]
+        case Storage.OUTPUT:
+            base = io[n_inputs + operand.position]
+        case Storage.WEIGHT:
+            base = "%weights"
+        case Storage.ARENA:
+            base = "%arena"
     return body.emit(f"getelementptr i8, ptr {base}, i64 {body.dim(operand.offset)}")
 
 

@@ -29,10 +29,11 @@ def module_metadata(imported: Graph, lowered: Lowered, layout: Layout) -> dict[s
             {"name": n.name, "op": n.op, "type": str(types[n.outputs[0]]), "kernel": kernel_of.get(n.name, "")}
             for n in lowered.graph.nodes
         ],
-        "memory": [_memory_entry(t, layout.plan.offsets[t.name]) for t in layout.lifetimes],
+        "memory": [_memory_entry(t, layout.plan.offsets[b.name]) for b in layout.blocks for t in b.tensors],
     }
 
 
-def _memory_entry(tensor: Lifetime, offset: Dim) -> dict[str, Any]:
+def _memory_entry(tensor: Lifetime, block: Dim) -> dict[str, Any]:
+    offset = known(block + tensor.offset)
     steps = [tensor.first, tensor.last]
     return {"value": tensor.name, "bytes": dimension(tensor.bytes), "offset": dimension(offset), "steps": steps}

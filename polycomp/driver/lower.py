@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from polycomp import te
 from polycomp.driver.cache import key_of
 from polycomp.driver.canonical import CanonicalKernel, canonicalize
+from polycomp.driver.places import Place, Places
 from polycomp.driver.work import flops, moved_bytes
 from polycomp.errors import CompileError, PolycompError
 from polycomp.expr import Interval, Var
-from polycomp.graph.ir import Graph, Group, OpKind, TensorType
+from polycomp.graph.ir import Graph, Group, Node, OpKind, TensorType
 from polycomp.ops import operators
 from polycomp.ops.lowering import lower_group
+from polycomp.ops.pieces import pieces
 from polycomp.te import Dim, Tensor, topological_order
 
 _STEM_OPERATORS = 3  # how many of a group's operators name its kernel
@@ -38,12 +40,11 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Lowered:
-    """A graph as kernel calls in order. ``aliases`` maps each value that needs no memory of its own (a reshape) to the
-    value whose memory it shares."""
+    """A graph as kernel calls in order. ``places`` tells which values share the memory of others."""
 
     graph: Graph
     calls: tuple[Call, ...]
-    aliases: Mapping[str, str]
+    places: Places
 
 
 def symbol_ranges(graph: Graph) -> dict[Var, Interval]:
@@ -52,13 +53,13 @@ def symbol_ranges(graph: Graph) -> dict[Var, Interval]:
 
 
 def lower_graph(graph: Graph) -> Lowered:
-    """Lower every group of a fused graph; a group of views becomes an alias, or a copy where it must."""
+    """Lower every group of a fused graph; one that shares memory becomes a place in it, and copies where it must."""
     lowering = _Lowering(graph)
     for group in graph.groups:
         lowering.group(group)
     for position, output in enumerate(graph.outputs):
         lowering.output(position, output)
-    return Lowered(dataclasses.replace(graph, outputs=tuple(lowering.outputs)), tuple(lowering.calls), lowering.aliases)
+    return Lowered(dataclasses.replace(graph, outputs=tuple(lowering.outputs)), tuple(lowering.calls), lowering.places)
 
 
 class _Lowering:
@@ -66,32 +67,60 @@ class _Lowering:
         self.graph = graph
         self.ranges = symbol_ranges(graph)
         self.calls: list[Call] = []
-        self.aliases: dict[str, str] = {}
+        self.at: dict[str, Place] = {}
+        self.joined: dict[str, tuple[str, ...]] = {}
+        self.places = Places(self.at, self.joined)
         self.outputs: list[str] = []
 
     def group(self, group: Group) -> None:
-        if all(operators()[node.op].kind is OpKind.VIEW for node in group.nodes):
-            for node in group.nodes:
-                self.aliases[node.outputs[0]] = self.aliases.get(node.inputs[0], node.inputs[0])
+        if group.shares:
+            self._share(group.anchor)
             return
         inputs, outputs = _lower_or_explain(self.graph, group)
         sources = tuple(dict.fromkeys(s for node in group.nodes for s in (node.sources or (node.name,))))
         self._call(_stem(group), inputs, outputs, (group.inputs, group.outputs), sources)
 
+    def _share(self, node: Node) -> None:
+        """Give a node's outputs their places in its input, or its inputs theirs in the output."""
+        offsets = pieces(self.graph.call(node))
+        if offsets is None:
+            self.at[node.outputs[0]] = Place(node.inputs[0])
+        elif node.op == "Concat":
+            self._join(node, offsets)
+        else:
+            places = (Place(node.inputs[0], offset, whole=False) for offset in offsets)
+            self.at.update(zip(node.outputs, places, strict=True))
+
+    def _join(self, node: Node, offsets: Sequence[Dim]) -> None:
+        """Let a concatenation's operands be written where they belong in its result. Copies are made of those that
+        are there already: what the caller or the model gives, pieces of other values, and a second occurrence."""
+        (result,) = node.outputs
+        parts: list[str] = []
+        for name, offset in zip(node.inputs, offsets, strict=True):
+            root = self.places.whole(name)
+            if root is None or self._is_given(root):
+                root = self._copy(name, f"{name}:part{len(self.calls)}", node.sources)
+            self.at[root] = Place(result, offset, whole=False)
+            parts.append(root)
+        self.joined[result] = tuple(parts)
+
+    def _is_given(self, root: str) -> bool:
+        return root in self.graph.inputs or root in self.graph.constants
+
     def output(self, position: int, name: str) -> None:
-        """Let each of the graph's outputs be written by a kernel of its own memory; copy what is not."""
-        root = self.aliases.get(name, name)
-        given = root in self.graph.inputs or root in self.graph.constants
-        taken = any(self.aliases.get(other, other) == root for other in self.outputs)
-        if not given and not taken:
-            self.outputs.append(name)
-            return
-        copy = f"{name}:output{position}"
-        kind = self.graph.types[name]
+        """Let each of the graph's outputs be written by kernels of its own memory; copy what is not."""
+        root = self.places.whole(name)
+        taken = any(self.places.whole(other) == root for other in self.outputs)
+        if root is None or self._is_given(root) or taken:
+            name = self._copy(name, f"{name}:output{position}", ())
+        self.outputs.append(name)
+
+    def _copy(self, name: str, copy: str, sources: tuple[str, ...]) -> str:
+        kind = value_type(self.graph, name)
         source = te.placeholder(kind.shape, kind.dtype, "source")
         result = te.compute(kind.shape, lambda *i: source[i], "copy")
-        self._call("copy", (source,), (result,), ((name,), (copy,)), ())
-        self.outputs.append(copy)
+        self._call("copy", (source,), (result,), ((name,), (copy,)), sources)
+        return copy
 
     def _call(
         self,
@@ -110,9 +139,9 @@ class _Lowering:
         self.calls.append(Call(symbol, kernel, tuple(read), values[1], sources, *work))
 
 
-def value_type(lowered: Lowered, name: str) -> TensorType:
-    """The type of a value of the lowered graph, copies made for outputs included."""
-    return lowered.graph.types[name if name in lowered.graph.types else name.rsplit(":", 1)[0]]
+def value_type(graph: Graph, name: str) -> TensorType:
+    """The type of a value of the lowered graph, copies included."""
+    return graph.types[name if name in graph.types else name.rsplit(":", 1)[0]]
 
 
 def _lower_or_explain(graph: Graph, group: Group) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

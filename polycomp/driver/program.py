@@ -10,8 +10,8 @@ import numpy as np
 
 from polycomp.driver.kernel import CompiledKernel
 from polycomp.driver.lower import Call, Lowered, symbol_ranges, value_type
-from polycomp.driver.memory import ALIGNMENT, Lifetime, MemoryPlan, plan_memory
-from polycomp.driver.work import product
+from polycomp.driver.memory import ALIGNMENT, Block, Lifetime, MemoryPlan, plan_memory
+from polycomp.driver.work import known, product
 from polycomp.expr import Expr, Var, substitute
 from polycomp.loops.program import Operand, Program, Step, Storage, Workspace
 from polycomp.te import Dim
@@ -26,26 +26,37 @@ class Layout:
 
     operands: Mapping[str, Operand]
     plan: MemoryPlan
-    lifetimes: tuple[Lifetime, ...]
+    blocks: tuple[Block, ...]
     weights: tuple[Weight, ...]
     weight_bytes: int
 
 
 def lay_out(lowered: Lowered) -> Layout:
     """Give every value that a kernel reads or writes its place."""
-    graph, aliases = lowered.graph, lowered.aliases
+    graph, places = lowered.graph, lowered.places
     operands: dict[str, Operand] = {}
     for position, name in enumerate(graph.inputs):
         operands[name] = Operand(Storage.INPUT, position)
     for position, name in enumerate(graph.outputs):
-        operands[aliases.get(name, name)] = Operand(Storage.OUTPUT, position)
+        operands[places.find(name)[0]] = Operand(Storage.OUTPUT, position)
     weights, weight_bytes = _place_weights(lowered, operands)
-    lifetimes = _lifetimes(lowered, operands)
-    plan = plan_memory(lifetimes, symbol_ranges(graph))
+    blocks = _blocks(lowered, operands)
+    plan = plan_memory(blocks, symbol_ranges(graph))
     for name, offset in plan.offsets.items():
         operands[name] = Operand(Storage.ARENA, offset=offset)
-    operands |= {name: operands[root] for name, root in aliases.items() if root in operands}
-    return Layout(operands, plan, lifetimes, weights, weight_bytes)
+    operands |= {name: _within(operands, *places.find(name)) for name in _shared(lowered)}
+    return Layout(operands, plan, blocks, weights, weight_bytes)
+
+
+def _shared(lowered: Lowered) -> list[str]:
+    """The values without memory of their own that a kernel reads or writes."""
+    used = dict.fromkeys(name for call in lowered.calls for name in (*call.inputs, *call.outputs))
+    return [name for name in used if name in lowered.places.at]
+
+
+def _within(operands: Mapping[str, Operand], root: str, offset: Dim) -> Operand:
+    whole = operands[root]
+    return dataclasses.replace(whole, offset=known(whole.offset + offset))
 
 
 def build_program(lowered: Lowered, layout: Layout, kernels: Mapping[str, CompiledKernel]) -> Program:
@@ -81,7 +92,7 @@ def _place_weights(lowered: Lowered, operands: dict[str, Operand]) -> tuple[tupl
     weights: list[Weight] = []
     end = 0
     for name in dict.fromkeys(n for call in lowered.calls for n in call.inputs):
-        root = lowered.aliases.get(name, name)
+        root, _ = lowered.places.find(name)
         if root not in constants or root in operands:
             continue
         array = np.ascontiguousarray(constants[root])
@@ -93,18 +104,26 @@ def _place_weights(lowered: Lowered, operands: dict[str, Operand]) -> tuple[tupl
     return tuple(weights), end
 
 
-def _lifetimes(lowered: Lowered, placed: Mapping[str, Operand]) -> tuple[Lifetime, ...]:
-    """One per value that a kernel writes and that has no place yet; reads of its aliases are reads of it."""
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
+def _blocks(lowered: Lowered, placed: Mapping[str, Operand]) -> tuple[Block, ...]:
+    """One per value with memory of its own that kernels write and that has no place yet."""
+    blocks: dict[str, list[Lifetime]] = {}
+    for name, (first, last) in _lives(lowered).items():
+        root, offset = lowered.places.find(name)
+        if root not in placed:
+            blocks.setdefault(root, []).append(Lifetime(name, _bytes(lowered, name), first, last, offset))
+    return tuple(Block(root, _bytes(lowered, root), tuple(tensors)) for root, tensors in blocks.items())
+
+
+def _lives(lowered: Lowered) -> dict[str, tuple[int, int]]:
+    """The steps that write and last read each value that a kernel writes; what shares its memory is read of it."""
+    lives: dict[str, tuple[int, int]] = {}
     for position, call in enumerate(lowered.calls):
-        for name in call.outputs:
-            first[name] = last[name] = position
-        for name in call.inputs:
-            last[lowered.aliases.get(name, name)] = position
-    return tuple(Lifetime(name, _bytes(lowered, name), first[name], last[name]) for name in first if name not in placed)
+        read = [made for name in call.inputs for made in lowered.places.written(name)]
+        lives |= {name: (lives[name][0], position) for name in read if name in lives}
+        lives |= dict.fromkeys(call.outputs, (position, position))
+    return lives
 
 
 def _bytes(lowered: Lowered, name: str) -> Dim:
-    kind = value_type(lowered, name)
+    kind = value_type(lowered.graph, name)
     return product((*kind.shape, kind.dtype.bytes))

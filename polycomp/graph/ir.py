@@ -137,7 +137,7 @@ class Node:
 class Group:
     """Nodes that become one kernel. ``anchor`` is the node whose loops the schedule is built around.
 
-    A group of VIEW nodes only is no kernel: its output shares its input's memory.
+    A group that ``shares`` is no kernel, but one node: its outputs share memory with its inputs.
     """
 
     name: str
@@ -145,6 +145,7 @@ class Group:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     anchor: Node
+    shares: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

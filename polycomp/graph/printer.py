@@ -31,7 +31,8 @@ def _lines(graph: Graph) -> Iterator[str]:
 
 
 def _group(graph: Graph, group: Group) -> Iterator[str]:
-    yield f"  group {group.name}({', '.join(group.inputs)}) -> ({', '.join(group.outputs)})"
+    shares = " sharing memory" if group.shares else ""
+    yield f"  group {group.name}({', '.join(group.inputs)}) -> ({', '.join(group.outputs)}){shares}"
     for node in group.nodes:
         yield f"   {'*' if node is group.anchor else ' '} {_node(graph, node)}"
 

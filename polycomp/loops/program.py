@@ -12,15 +12,16 @@ from polycomp.te import Dim
 class Storage(enum.Enum):
     """Where an operand of a kernel call lives."""
 
-    INPUT = "input"  # the caller's array number `position`
-    OUTPUT = "output"  # the caller's result array number `position`
+    INPUT = "input"  # at byte `offset` of the caller's array number `position`
+    OUTPUT = "output"  # at byte `offset` of the caller's result array number `position`
     WEIGHT = "weight"  # at byte `offset` of the module's weights
     ARENA = "arena"  # at byte `offset` of the arena
 
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
-    """One pointer argument of a kernel call. Offsets are multiples of 64; an arena offset may depend on sizes."""
+    """One pointer argument of a kernel call. Offsets may depend on sizes; those of what it writes are multiples of 64,
+    those of what it reads are multiples of an element's size. What it writes overlaps nothing that it reads."""
 
     storage: Storage
     position: int = 0

@@ -1,8 +1,8 @@
 """Fusion: which nodes become one kernel.
 
 A group has at most one anchor: a contraction with its element-wise epilogue, or a reduction with element-wise
-neighbours. Without an anchor it is a chain of element-wise and injective nodes. Views are groups of their own, which
-need no kernel.
+neighbours. Without an anchor it is a chain of element-wise and injective nodes. Views, and what can share memory as if
+it were one (``sharing``), are groups of their own, which need no kernel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from polycomp.graph import Graph, Node, OpKind
 from polycomp.graph.verify import same_dim
 from polycomp.options import Options
 from polycomp.passes.partition import Partition
+from polycomp.passes.sharing import EXPENSIVE, is_light, share_memory
 from polycomp.te import Dim
 
 _PATIENCE = 10
@@ -29,36 +30,6 @@ _READ_ONCE = frozenset(
 
 _READ_THROUGH = frozenset(["Transpose", "Slice"])
 """Injective operators that only change the strides of what a contraction reads."""
-
-_EXPENSIVE = frozenset(
-    [
-        "Acos",
-        "Acosh",
-        "Asin",
-        "Asinh",
-        "Atan",
-        "Atanh",
-        "Cos",
-        "Cosh",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Gelu",
-        "Log",
-        "Mish",
-        "Pow",
-        "Selu",
-        "Celu",
-        "Sigmoid",
-        "Sin",
-        "Sinh",
-        "Softplus",
-        "Swish",
-        "Tan",
-        "Tanh",
-        "Resize",
-    ]
-)
 
 _ROWS = frozenset(
     [
@@ -91,6 +62,7 @@ def fuse(graph: Graph, options: Options) -> Graph:
     for node in graph.nodes:
         if partition.kind(node) is OpKind.CONTRACTION and node.op in ("MatMul", "MatMulPacked"):
             _read_through(partition, node)
+    share_memory(partition)
     _merge_light(partition)
     groups = [partition.finish(g, _anchor(partition, g)) for g in partition.ordered()]
     nodes = tuple(n for g in groups for n in g.nodes)
@@ -184,11 +156,6 @@ def _read_through(partition: Partition, anchor: Node) -> None:
 # Groups without an anchor
 
 
-def _is_light(partition: Partition, group: int) -> bool:
-    kinds = {partition.kind(n) for n in partition.members(group)}
-    return kinds <= {OpKind.ELEMENTWISE, OpKind.INJECTIVE}
-
-
 def _merge_light(partition: Partition) -> None:
     """Merge neighbours among element-wise and injective nodes, in order, until nothing changes."""
     changed = True
@@ -203,7 +170,7 @@ def _merge_light(partition: Partition) -> None:
 
 def _try_merge(partition: Partition, maker: Node, reader: Node, value: str) -> bool:
     a, b = partition.group(maker), partition.group(reader)
-    if a == b or not _is_light(partition, a) or not _is_light(partition, b):
+    if a == b or not is_light(partition, a) or not is_light(partition, b):
         return False
     nodes = len(partition.members(a)) + len(partition.members(b))
     if nodes > _MOST_NODES or len({*partition.inputs(a), *partition.inputs(b)}) > _MOST_INPUTS:
@@ -228,9 +195,9 @@ def _inlined(partition: Partition, a: int, b: int, reader: Node) -> bool:
     if any(not _only_read_by(partition, o, b) for o in partition.outputs(a)):
         return False
     makers = partition.members(a)
-    if all(partition.kind(n) is OpKind.INJECTIVE and n.op not in _EXPENSIVE for n in makers):
+    if all(partition.kind(n) is OpKind.INJECTIVE and n.op not in EXPENSIVE for n in makers):
         return True
-    if any(n.op in _EXPENSIVE for n in makers):
+    if any(n.op in EXPENSIVE for n in makers):
         return reader.op in _READ_ONCE - {"Concat"}
     return reader.op in _READ_ONCE or partition.kind(reader) is OpKind.ELEMENTWISE
 

@@ -19,6 +19,7 @@ class Partition:
         self._group = dict(self.position)
         self._members = {p: [n] for p, n in enumerate(graph.nodes)}
         self._outputs = set(graph.outputs)
+        self._sharing: set[str] = set()
 
     def group(self, node: Node) -> int:
         return self._group[node.name]
@@ -34,7 +35,11 @@ class Partition:
         return len(self._members[self.group(node)]) == 1
 
     def kind(self, node: Node) -> OpKind:
-        return operators()[node.op].kind
+        return OpKind.VIEW if node.name in self._sharing else operators()[node.op].kind
+
+    def share(self, node: Node) -> None:
+        """Let a node that is alone be a view: it needs no kernel."""
+        self._sharing.add(node.name)
 
     def outputs(self, group: int) -> list[str]:
         """The values that leave a group."""
@@ -115,4 +120,5 @@ class Partition:
     def finish(self, group: int, anchor: Node) -> Group:
         """The IR's group."""
         nodes = tuple(self._members[group])
-        return Group(anchor.name, nodes, tuple(self.inputs(group)), tuple(self.outputs(group)), anchor)
+        shares = self.kind(anchor) is OpKind.VIEW
+        return Group(anchor.name, nodes, tuple(self.inputs(group)), tuple(self.outputs(group)), anchor, shares)

@@ -320,6 +320,58 @@ def split(b: ModelBuilder, x: Value) -> Value | None:
     return b.values[-1]
 
 
+def _outermost(x: Value) -> int | None:
+    """The first dimension that is not 1, when its size is known; pieces along it are contiguous."""
+    axis = next((i for i, d in enumerate(x.dims) if d != 1), None)
+    return axis if axis is not None and isinstance(x.dims[axis], int) else None
+
+
+def blocks(b: ModelBuilder, x: Value) -> Value | None:
+    """An image of whole blocks of channels (or a matrix with rows of whole cache lines), to be joined and cut."""
+    if not x.is_float or x.rank < 2 or x.dims[1] in (16, 32, 48):
+        return None
+    if x.rank == 4 and isinstance(x.dims[1], int):
+        return b.emit("Conv", [x, b.weights([32, x.dims[1], 1, 1], 0.3)], (x.dims[0], 32, *x.dims[2:]))
+    depth = x.dims[-1]
+    return b.emit("MatMul", [x, b.weights([depth, 16])], (*x.dims[:-1], 16)) if isinstance(depth, int) else None
+
+
+def join(b: ModelBuilder, x: Value) -> Value | None:
+    """x, something made of it, and others that fit, side by side: x and what it is made of have other readers too."""
+    axis = _outermost(x)
+    if axis is None or x.elements > LARGEST // 4:
+        return None
+    made = [x]
+    if x.is_float and x.rank > axis + 1:
+        made.append(b.emit("Softmax", [x], x.dims, axis=x.rank - 1))
+    if x.is_float and x.rank == 4 and axis == 1:
+        made.append(b.emit("Conv", [x, b.weights([16, int(x.dims[1]), 1, 1], 0.3)], (1, 16, *x.dims[2:])))
+    fits = [v for v in b.values if v.dtype == x.dtype and v.rank == x.rank and _differ_at(v.dims, x.dims) <= {axis}]
+    made += [b.choose(fits) for _ in range(int(b.random.integers(0, 3)))]
+    parts = [made[int(i)] for i in b.random.permutation(len(made))]
+    total = sum(int(p.dims[axis]) for p in parts)
+    return b.emit("Concat", parts, (*x.dims[:axis], total, *x.dims[axis + 1 :]), exact=True, axis=axis)
+
+
+def _differ_at(left: Dims, right: Dims) -> set[int]:
+    return {i for i, (a, c) in enumerate(zip(left, right, strict=True)) if a != c}
+
+
+def cut(b: ModelBuilder, x: Value) -> Value | None:
+    """A contiguous piece of x, or x in two of them."""
+    axis = _outermost(x)
+    if axis is None:
+        return None
+    size = int(x.dims[axis])
+    low = int(b.random.integers(1, size))
+    if b.chance():
+        b.split_node(x, axis, (low, size - low), [b.fresh("v"), b.fresh("v")])
+        return b.values[-1] if b.chance() else b.values[-2]
+    bounds = (0, low) if b.chance() else (low, size)
+    operands: list[Value | str] = [x, *(b.integers(number) for number in (*bounds, axis))]
+    return b.emit("Slice", operands, (*x.dims[:axis], bounds[1] - bounds[0], *x.dims[axis + 1 :]), exact=True)
+
+
 def slice_(b: ModelBuilder, x: Value) -> Value | None:
     if not x.rank:
         return None
@@ -488,3 +540,4 @@ ALL = (*ELEMENTWISE, *ELEMENTWISE, *REDUCING, *CONTRACTING, *WINDOWS, *WINDOWS, 
 VISION = (unary, with_constant, with_value, concat, channel_norm, *WINDOWS, *WINDOWS, global_pool, resize, pad, split)
 LANGUAGE = (unary, with_constant, with_value, softmax, layer_norm, matmul, self_matmul, transpose, split_dim, reduce)
 INTEGER = (unary, with_constant, with_value, new_input, select, cast, reduce, arg_reduce, cumulative_sum, *MOVING)
+JOINING = (blocks, blocks, join, join, join, cut, cut, unary, with_value, softmax, split_dim, *WINDOWS)

@@ -29,6 +29,7 @@ FAMILIES: Mapping[str, Sequence[Step]] = {
     "vision": random_steps.VISION,
     "language": random_steps.LANGUAGE,
     "integer": random_steps.INTEGER,
+    "joining": random_steps.JOINING,
 }
 COUNTS = (
     *(("mixed", "float32", False, 100), ("vision", "float32", False, 40), ("language", "float32", False, 40)),
@@ -36,6 +37,7 @@ COUNTS = (
     *(("integer", "int32", False, 40), ("integer", "int64", False, 20), ("integer", "uint8", False, 20)),
     *(("integer", "int8", False, 10), ("mixed", "float32", True, 40), ("vision", "float32", True, 10)),
     *(("language", "float32", True, 10), ("mixed", "float16", True, 10), ("integer", "int32", True, 20)),
+    *(("joining", "float32", False, 30), ("joining", "float16", False, 5), ("joining", "float32", True, 10)),
 )
 """Families of models by element type and whether they have open dimensions, and how many are tried."""
 
