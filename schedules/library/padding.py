@@ -34,6 +34,8 @@ def rows_per_block(contraction: Contraction, roles: Roles, target: Target) -> in
     load = computed_operand(contraction)
     if load is None or roles.outer_row is None:
         return 0
+    if not depends_on(load, contraction.tensor.axes[roles.outer_row]):  # weights that are put in order first
+        return 0
     block = _Block(contraction, roles, load)
     extent = constant(block.row.extent)
     if extent is None or block.bytes(extent) is None:
