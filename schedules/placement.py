@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from polycomp.errors import NestingError, PlacementError, UnknownLoopError
 from polycomp.expr import (
+    Binary,
     Expr,
     Interval,
     Load,
@@ -279,8 +280,9 @@ def _extents(path: Sequence[Node]) -> dict[Var, Dim]:
 def _guarded_dimensions(kernel: Kernel, tensor: Tensor, loop: Loop) -> frozenset[int]:
     """Dimensions of ``tensor`` along which the box that ``loop`` needs may reach beyond the tensor.
 
-    That takes a reader whose index depends on a guarded loop, or that reads in one side of a select: every other read
-    is inside for all iterations, and so is the box around them.
+    That takes a reader whose index depends on a guarded loop or is clamped (the box is that of the smallest index and
+    the most iterations), or that reads in one side of a select: every other read is inside for all iterations, and so
+    is the box around them.
     """
     found: set[int] = set()
     for node, _ in walk(loop.body):
@@ -293,8 +295,13 @@ def _guarded_dimensions(kernel: Kernel, tensor: Tensor, loop: Loop) -> frozenset
         for load in loads(statement.value):
             if load.source is tensor:
                 indices = [substitute(i, values) for i in load.indices]
-                found |= {d for d, i in enumerate(indices) if load in selected or free_vars(i) & guarded}
+                found |= {d for d, i in enumerate(indices) if load in selected or _may_leave(i, guarded)}
     return frozenset(found)
+
+
+def _may_leave(index: Expr, guarded: frozenset[Var]) -> bool:
+    clamped = any(isinstance(n, Binary) and n.op in ("min", "max") for n in walk_expression(index))
+    return clamped or bool(free_vars(index) & guarded)
 
 
 def _selected_loads(e: Expr) -> frozenset[Load]:

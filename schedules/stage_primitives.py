@@ -136,9 +136,15 @@ class StagePrimitives(ScheduleState):
 
     @primitive
     def cache_read(
-        self, tensor: TensorLike, reader: TensorLike, tiles: Mapping[int, int] | Mapping[str, int] | None = None
+        self,
+        tensor: TensorLike,
+        reader: TensorLike,
+        tiles: Mapping[int, int] | Mapping[str, int] | None = None,
+        access: int | None = None,
     ) -> Tensor:
         """Let ``reader`` read a copy ``<name>.packed`` of ``tensor``; returns the copy.
+
+        With ``access`` only that one of several accesses, counted from 0 in the order of the definition.
 
         ``tiles`` maps dimensions to factors: each such dimension of size n becomes a first dimension ceil(n/f) and a
         last one f (in the given order), so that the copy is made of panels; what lies beyond n is zero.
@@ -162,7 +168,7 @@ class StagePrimitives(ScheduleState):
         if wrong:
             raise FactorError(f"cache_read: a tile needs a positive int as factor, not {wrong[0]!r}")
         source, user = self.tensor(tensor), self.tensor(reader)
-        self.kernel, made = stages.cache_read(self.kernel, source, user, factors, self._taken())
+        self.kernel, made = stages.cache_read(self.kernel, source, user, factors, access, self._taken())
         return made
 
     @primitive

@@ -69,11 +69,12 @@ def nest(loops: list[Loop], body: Nodes) -> Nodes:
     return body
 
 
-def redirect(value: Expr, tensor: Tensor, change: Callable[[tuple[Expr, ...]], Expr]) -> Expr:
-    """``value`` with every load from ``tensor`` replaced by ``change`` of its indices."""
+def redirect(value: Expr, tensor: Tensor, change: Callable[[tuple[Expr, ...]], Expr], only: Load | None = None) -> Expr:
+    """``value`` with every load from ``tensor`` (or those equal to ``only``) replaced by ``change`` of its indices."""
 
     def rewrite(e: Expr) -> Expr | None:
-        return change(e.indices) if isinstance(e, Load) and e.source is tensor else None
+        wanted = isinstance(e, Load) and e.source is tensor and only in (None, e)
+        return change(e.indices) if isinstance(e, Load) and wanted else None
 
     return transform(value, rewrite)
 
@@ -212,9 +213,9 @@ def cache_write(kernel: Kernel, tensor: Tensor, taken: set[str]) -> tuple[Kernel
 
 
 def cache_read(
-    kernel: Kernel, tensor: Tensor, reader: Tensor, tiles: Mapping[int, int], taken: set[str]
+    kernel: Kernel, tensor: Tensor, reader: Tensor, tiles: Mapping[int, int], access: int | None, taken: set[str]
 ) -> tuple[Kernel, Tensor]:
-    """Let the statements of ``reader`` read a tiled copy of ``tensor``."""
+    """Let the statements of ``reader`` read a tiled copy of ``tensor``, at all accesses or at one of them."""
     using = [s for s in statements_for(kernel, reader) if reads(s, tensor)]
     if not using:
         raise UnknownTensorError(f"cache_read: {reader.name!r} does not read {tensor.name!r}")
@@ -228,11 +229,22 @@ def cache_read(
         rest = (i for d, i in enumerate(indices) if d not in tiles)
         return Load(packed, (*outer, *rest, *(indices[d] % f for d, f in tiles.items())))
 
-    changed = {s.name: dataclasses.replace(s, value=redirect(s.value, tensor, change)) for s in using}
+    def changed_value(value: Expr) -> Expr:
+        return redirect(value, tensor, change, None if access is None else _access(value, tensor, access))
+
+    changed = {s.name: dataclasses.replace(s, value=changed_value(s.value)) for s in using}
     made = statements_of(packed)
     tree = insert_beside(kernel.tree, using[-1].name, stage_tree(made, taken), after=False)
     new = with_statements(kernel, {**{s.name: s for s in made}, **changed})
     return dataclasses.replace(new, tree=with_root_storage(tree, packed)), packed
+
+
+def _access(value: Expr, tensor: Tensor, number: int) -> Load:
+    """The load of ``tensor`` in ``value`` with that number; equal loads are one."""
+    found = list(dict.fromkeys(load for load in loads(value) if load.source is tensor))
+    if not 0 <= number < len(found):
+        raise FactorError(f"cache_read: {tensor.name!r} has {len(found)} accesses there, there is no access {number}")
+    return found[number]
 
 
 def _packed_copy(tensor: Tensor, tiles: Mapping[int, int], reader: Tensor, name: str) -> Tensor:

@@ -8,6 +8,7 @@ minimax fits by the Remez exchange in 34-digit arithmetic.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from polycomp.codegen.llvm.builder import Value
 from polycomp.codegen.llvm.num import Num, clamp, mul_add, polynomial
@@ -102,11 +103,15 @@ def power_of_two(exponent: Num, like: Num) -> Num:
 
 def _scale(p: Num, reduced: _Reduced) -> Num:
     """``p * 2**n``, also where that is denormal or infinite."""
-    if p.b.module.has("avx512f") and p.lanes * p.dtype.bits % 512 == 0 and p.lanes:
+    if _scales_natively(p):
         return _scale_native(p, reduced.n)
     n = reduced.exponent()
     half = n >> 1
     return p * power_of_two(half, p) * power_of_two(n - half, p)
+
+
+def _scales_natively(p: Num) -> bool:
+    return bool(p.lanes) and p.lanes * p.dtype.bits % 512 == 0 and p.b.module.has("avx512f")
 
 
 def _scale_native(p: Num, n: Num) -> Num:
@@ -141,13 +146,26 @@ def _joined(p: Num, low: Value, high: Value) -> Value:
 
 def exp(x: Num) -> Num:
     form = _FORMATS[x.dtype]
-    return _exp_reduced(_reduce(clamp(x, form.lowest, form.highest)))
+    return _exp_or_zero(x, _reduce(clamp(x, form.lowest, form.highest)))
 
 
 def exp_sum(x: Num, low: Num) -> Num:
     """``exp(x + low)`` for a small correction ``low``."""
     form = _FORMATS[x.dtype]
-    return _exp_reduced(_reduce(clamp(x, form.lowest, form.highest), low))
+    return _exp_or_zero(x, _reduce(clamp(x, form.lowest, form.highest), low))
+
+
+def _exp_or_zero(x: Num, reduced: _Reduced) -> Num:
+    """exp of what was reduced; an exact 0 where ``x`` is so low (a softmax's mask) that it underflows.
+
+    A power of two of minus infinity gives that at once, while an underflow costs a hundred cycles. Without AVX-512 a
+    factor of 1 avoids it as well.
+    """
+    tiny = x <= _FORMATS[x.dtype].lowest
+    if _scales_natively(x):
+        return _scale_native(_exp_polynomial(reduced.r), tiny.select(x.like(-math.inf), reduced.n))
+    safe = dataclasses.replace(reduced, shifted=tiny.select(x.like(_FORMATS[x.dtype].magic), reduced.shifted))
+    return tiny.select(x.like(0.0), _scale(_exp_polynomial(reduced.r), safe))
 
 
 def _exp_reduced(reduced: _Reduced) -> Num:

@@ -2,7 +2,8 @@
 
 A group has at most one anchor: a contraction with its element-wise epilogue, or a reduction with element-wise
 neighbours. Without an anchor it is a chain of element-wise and injective nodes. Views, and what can share memory as if
-it were one (``sharing``), are groups of their own, which need no kernel.
+it were one (``sharing``), are groups of their own, which need no kernel. Only attention has three anchors: a
+product, the softmax of its rows, and the product of that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from polycomp.dtypes import DType
 from polycomp.graph import Graph, Node, OpKind
 from polycomp.graph.verify import same_dim
 from polycomp.options import Options
@@ -62,6 +64,9 @@ def fuse(graph: Graph, options: Options) -> Graph:
     for node in graph.nodes:
         if partition.kind(node) is OpKind.CONTRACTION and node.op in ("MatMul", "MatMulPacked"):
             _read_through(partition, node)
+    for node in graph.nodes:
+        if node.op == "Softmax":
+            _merge_attention(partition, node)
     share_memory(partition)
     _merge_light(partition)
     groups = [partition.finish(g, _anchor(partition, g)) for g in partition.ordered()]
@@ -151,6 +156,63 @@ def _read_through(partition: Partition, anchor: Node) -> None:
                 break
             partition.merge(group, partition.group(node))
             node = partition.producers.get(node.inputs[0])
+
+
+# Attention: three anchors that become one kernel
+
+
+def _merge_attention(partition: Partition, softmax: Node) -> None:
+    """Merge a softmax over rows with the product that it alone reads and the product that alone reads it, so that the
+    matrix of scores between them is never in memory.
+
+    No path leaves and comes back: all that leaves the first two groups is read by the next one alone.
+    """
+    group = partition.group(softmax)
+    first = next((p for v in partition.inputs(group) if (p := _scores(partition, softmax, v)) is not None), None)
+    last = _product_of_weights(partition, softmax)
+    if first is None or last is None or not all(_is_batched(partition, n) for n in (first, last)):
+        return
+    for product in (first, last):
+        partition.merge(group, partition.group(product))
+    results = partition.outputs(group)
+    users = list(partition.users.get(results[0], ())) if len(results) == 1 else []
+    if len(users) == 1 and _moves_rows(partition, users[0]) and results[0] not in partition.graph.outputs:
+        partition.merge(group, partition.group(users[0]))
+
+
+def _scores(partition: Partition, softmax: Node, value: str) -> Node | None:
+    """The product whose group makes ``value``, the scores that only the softmax's group reads; else None."""
+    maker = partition.producers.get(value)
+    if maker is None or not _same(_shape(partition, value), _shape(partition, softmax.inputs[0])):
+        return None
+    group = partition.group(maker)
+    alone = partition.outputs(group) == [value] and _only_read_by(partition, value, partition.group(softmax))
+    anchor = _anchor(partition, group)
+    return anchor if alone and anchor.op == "MatMul" else None
+
+
+def _product_of_weights(partition: Partition, softmax: Node) -> Node | None:
+    """The product that alone reads the softmax, over rows, as its left operand; else None."""
+    (weights,) = softmax.outputs
+    users = list(partition.users.get(weights, ()))
+    rows = softmax.attributes.get("axis", -1) in (-1, len(_shape(partition, weights)) - 1)
+    alone = len(users) == 1 and partition.outputs(partition.group(softmax)) == [weights]
+    fits = rows and alone and users[0].op == "MatMul" and users[0].inputs[0] == weights != users[0].inputs[1]
+    return users[0] if fits and weights not in partition.graph.outputs else None
+
+
+def _is_batched(partition: Partition, product: Node) -> bool:
+    """Whether it multiplies matrices of float32 or float64 by each other, one pair per batch."""
+    left, right = (_shape(partition, i) for i in product.inputs)
+    dtype = partition.graph.types[product.inputs[0]].dtype
+    matrices = len(left) == len(right) >= 2 and _same(left[:-2], right[:-2])
+    return matrices and dtype in (DType.FLOAT32, DType.FLOAT64) and 1 not in (*left[-2:], right[-1])
+
+
+def _moves_rows(partition: Partition, node: Node) -> bool:
+    """Whether it is a transposition that leaves rows whole."""
+    last = len(_shape(partition, node.outputs[0])) - 1
+    return node.op == "Transpose" and partition.is_alone(node) and node.attributes["perm"][-1] == last
 
 
 # Groups without an anchor

@@ -149,3 +149,8 @@ def reads_tensor(reader: Tensor, source: Tensor) -> tuple[Load, ...]:
 def points_read(reader: Tensor, source: Tensor) -> frozenset[tuple[Expr, ...]]:
     """The different elements of ``source`` that an element of ``reader`` is made of."""
     return frozenset(load.indices for load in reads_tensor(reader, source))
+
+
+def access_number(reader: Tensor, load: Load) -> int:
+    """Which of the accesses of ``reader`` to the load's tensor ``load`` is; see ``Schedule.cache_read``."""
+    return list(dict.fromkeys(reads_tensor(reader, load.source))).index(load)

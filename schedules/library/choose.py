@@ -8,6 +8,7 @@ from polycomp.decisions import Decisions
 from polycomp.expr import Interval, Var
 from polycomp.poly.kernel import Kernel
 from polycomp.schedules.library.analysis import as_contraction, computed, is_reduction
+from polycomp.schedules.library.attention import as_attention, schedule_attention
 from polycomp.schedules.library.collapse import collapse
 from polycomp.schedules.library.contraction import schedule_contraction
 from polycomp.schedules.library.elementwise import schedule_elementwise
@@ -50,9 +51,11 @@ def build_schedule(
     schedule = Schedule(merged_outputs, merged_inputs, ranges, name, check=False, decisions=decisions)
     stages = computed(merged_outputs)
     contractions = [t for t in stages if as_contraction(t) is not None]
-    transformed = as_transformed(stages)
+    transformed, attention = as_transformed(stages), as_attention(stages, merged_outputs)
     if transformed is not None:
         schedule_transformed(schedule, transformed, target)
+    elif attention is not None:
+        schedule_attention(schedule, stages, attention, target)
     elif contractions:
         schedule_contraction(schedule, stages, contractions[-1], target)
     elif any(is_reduction(t) for t in stages):

@@ -16,20 +16,21 @@ from polycomp.decisions import Value
 from polycomp.poly.tree import Loop, Scope, walk
 from polycomp.schedules.library.analysis import (
     Contraction,
+    access_number,
     as_contraction,
     constant,
     is_reduction,
-    reads_tensor,
     stride_of,
 )
 from polycomp.schedules.library.elementwise import is_large, parallelize, schedule_elementwise
+from polycomp.schedules.library.epilogue import epilogue_of, loops_in_order
 from polycomp.schedules.library.padding import computed_operand, rows_per_block
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.roles import choose_roles, panel_of
 from polycomp.schedules.library.streaming import StreamedProduct, decide_streamed
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
-from polycomp.te import Axis, Dim, Tensor
+from polycomp.te import Dim, Tensor
 
 _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is chosen
 
@@ -64,7 +65,7 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
     """Schedule the contraction ``tensor`` and the stages before and after it."""
     contraction = as_contraction(tensor)
     assert contraction is not None
-    final = _epilogue(tensor, stages, schedule.kernel.outputs)
+    final = epilogue_of(tensor, stages, schedule.kernel.outputs)
     operand = computed_operand(contraction)
     for stage in stages:
         if is_reduction(stage) and stage is not tensor:
@@ -72,27 +73,11 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
         elif stage is not tensor and stage is not final and (operand is None or stage is not operand.source):
             schedule_elementwise(schedule, stage, target)
     result = tensor if final is not None else schedule.cache_write(tensor)
-    loops = _final_loops(schedule, tensor, final or tensor)
+    loops = loops_in_order(schedule, final or tensor, tensor)
     if decide_streamed(schedule, contraction, target):
         StreamedProduct(schedule, contraction, result, target).apply(loops)
     else:
         _Tiling(schedule, contraction, result, target).apply(loops)
-
-
-def _final_loops(schedule: Schedule, tensor: Tensor, final: Tensor) -> list[LoopRef]:
-    """The loops of the final stage in the order of the contraction's axes."""
-    loops = dict(zip(final.axes, schedule[final].loops, strict=True))
-    reads = reads_tensor(final, tensor)
-    return [loops[i] for i in reads[0].indices if isinstance(i, Axis)] if reads else list(loops.values())
-
-
-def _epilogue(tensor: Tensor, stages: Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor | None:
-    """The one elementwise stage that reads the contraction at its own point (axes may be permuted), or None."""
-    users = [t for t in stages if tensor in t.inputs()]
-    if tensor in outputs or len(users) != 1 or is_reduction(users[0]):
-        return None
-    points = {tuple(x.indices) for x in reads_tensor(users[0], tensor)}
-    return users[0] if len(points) == 1 and set(points.pop()) == set(users[0].axes) else None
 
 
 def tile_cycles(rows: int, vectors: int, vector_cycles: float) -> float:
@@ -324,7 +309,8 @@ class _Tiling:
         in_place = self.roles.block is not None or self.roles.outer_row is not None or not self._is_tall()
         if not self._decide("pack", stride != 1 or not in_place, [False, True] if stride == 1 else [True]):
             return None
-        return self.schedule.cache_read(load.source, self.result, {dimension[0]: self.tile.width})
+        access = access_number(self.contraction.tensor, load)
+        return self.schedule.cache_read(load.source, self.result, {dimension[0]: self.tile.width}, access)
 
     def _is_tall(self) -> bool:
         """Whether a column has so many rows that a copy of its operand pays, and its operand is one plain matrix."""

@@ -109,7 +109,7 @@ def _contains_reduction(tensor: Tensor, own: Sequence[Tensor]) -> bool:
 def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: int, target: Target) -> None:
     """One row after the other, each row's stages in turn, vectors along the row."""
     keep = _row_axes(main, own)
-    partials = {t: _partial_sums(schedule, t, lanes) for t in own if is_reduction(t)}
+    partials = {t: partial_sums(schedule, t, lanes) for t in own if is_reduction(t)}
     loops = schedule[main].loops
     rows = [x for x, k in zip(loops, keep, strict=True) if k]
     inner = [x for x, k in zip(loops, keep, strict=True) if not k]
@@ -117,12 +117,12 @@ def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: i
     row = rows[-1] if rows else None
     passes: dict[Tensor, LoopRef] = {}
     for tensor in reversed(own):
-        blocks = _place(schedule, tensor, row, lanes)
+        blocks = place_stage(schedule, tensor, row, lanes)
         if blocks:
             passes[tensor] = blocks[-1]
         partial = partials.get(tensor)
         if partial is not None:
-            _place_partial(schedule, partial, row)
+            place_partial(schedule, partial, row)
     if inner:
         blocks = vectorize_innermost(schedule, inner, lanes)
         if blocks:
@@ -159,7 +159,7 @@ def _is_big_domain(tensor: Tensor) -> bool:
     return is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)])
 
 
-def _partial_sums(schedule: Schedule, tensor: Tensor, lanes: int) -> Tensor | None:
+def partial_sums(schedule: Schedule, tensor: Tensor, lanes: int) -> Tensor | None:
     """Vectors of partial results for a reduction along memory; None where one vector holds the whole row."""
     axes = tensor.reduce_axes
     extent = constant(axes[-1].extent)
@@ -179,7 +179,7 @@ def _move_to(schedule: Schedule, tensor: Tensor, row: LoopRef | None) -> tuple[S
     return loops[: tensor.rank], loops[tensor.rank :]
 
 
-def _place(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: int) -> Sequence[LoopRef]:
+def place_stage(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: int) -> Sequence[LoopRef]:
     """Compute ``tensor`` inside of ``row`` and vectorise its innermost loop; the loops outside of vectors."""
     spatial, reduced = _move_to(schedule, tensor, row)
     if reduced and _is_short(schedule, reduced[-1]):
@@ -189,7 +189,7 @@ def _place(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: int) 
     return ()
 
 
-def _place_partial(schedule: Schedule, tensor: Tensor, row: LoopRef | None) -> None:
+def place_partial(schedule: Schedule, tensor: Tensor, row: LoopRef | None) -> None:
     """Compute vectors of partial results inside of ``row``: the reduction runs outside of the vectors."""
     spatial, reduced = _move_to(schedule, tensor, row)
     schedule.vectorize(spatial[-1])

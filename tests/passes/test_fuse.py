@@ -152,3 +152,49 @@ def test_long_chains(size: int) -> None:
     for _ in range(size):
         x = m.op("Neg", x)
     assert len(_groups(m.graph(x))) == (1 if size < 32 else 2)
+
+
+def _attention(m: Make, axis: int = -1, keys: tuple[int, ...] = (2, 4, 5)) -> tuple[str, str, str]:
+    """Scores, weights and the result of an attention, transposed at both ends as heads are."""
+    q, k = m.op("Transpose", m.input(3, 2, 4), perm=[1, 0, 2]), m.input(*keys)
+    scores = m.op("MatMul", q, k)
+    masked = m.op("Add", m.op("Mul", scores, m.constant(0.5)), m.input(3, 5))
+    weights = m.op("Softmax", masked, axis=axis)
+    return scores, weights, m.op("MatMul", weights, m.input(2, 5, 4))
+
+
+def test_attention_is_one_group() -> None:
+    m = Make()
+    result = m.op("Transpose", _attention(m)[2], perm=[1, 0, 2])
+    assert _groups(m.graph(result)) == ["Transpose+MatMul+Mul+Add+Softmax+MatMul+Transpose"]
+
+
+def test_attention_without_scale_or_mask() -> None:
+    m = Make()
+    weights = m.op("Softmax", m.op("MatMul", m.input(3, 4), m.input(4, 5)), axis=1)
+    result = m.op("Relu", m.op("MatMul", weights, m.input(5, 6)))
+    assert _groups(m.graph(result)) == ["MatMul+Softmax+MatMul+Relu"]
+
+
+@pytest.mark.parametrize("needed", [0, 1])
+def test_attention_whose_scores_or_weights_are_needed_elsewhere(needed: int) -> None:
+    m = Make()
+    values = _attention(m)
+    groups = _groups(m.graph(values[2], values[needed]))
+    assert "Softmax" in groups or "Mul+Add+Softmax" in groups
+
+
+def test_a_softmax_over_columns_is_no_attention() -> None:
+    m = Make()
+    assert "Softmax" in _groups(m.graph(_attention(m, axis=1)[2]))
+
+
+def test_keys_that_are_broadcast_are_no_attention() -> None:
+    m = Make()
+    assert "Softmax" in _groups(m.graph(_attention(m, keys=(4, 5))[2]))
+
+
+def test_a_transposition_that_takes_rows_apart_stays_behind_attention() -> None:
+    m = Make()
+    result = m.op("Transpose", _attention(m)[2], perm=[0, 2, 1])
+    assert _groups(m.graph(result)) == ["Transpose", "Transpose+MatMul+Mul+Add+Softmax+MatMul"]

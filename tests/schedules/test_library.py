@@ -14,6 +14,7 @@ from polycomp.loops import lower_kernel
 from polycomp.loops.interpreter import interpret
 from polycomp.loops.printer import nest_text
 from polycomp.poly.legality import verify_kernel
+from polycomp.poly.tree import Allocate, walk
 from polycomp.schedules.library import schedule_kernel
 from polycomp.schedules.library.choose import build_schedule
 from polycomp.schedules.schedule import Schedule
@@ -185,6 +186,27 @@ def layer_norm(rows: te.Dim, width: te.Dim) -> Definition:
     ]
 
 
+def attention(
+    rows: te.Dim, keys: te.Dim, heads: int = 2, depth: int = 5, width: int = 6, masked: bool = True
+) -> Definition:
+    """Heads side by side in rows of memory, as a projection leaves them; no heads at all for 0."""
+    h = (heads,) * (heads > 0)
+    q, k = te.placeholder((rows, *h, depth), name="q"), te.placeholder((keys, *h, depth), name="k")
+    v, mask = te.placeholder((keys, *h, width), name="v"), te.placeholder((rows, keys), name="mask")
+    d, j = te.reduce_axis(depth, "d"), te.reduce_axis(keys, "j")
+    scores = te.compute((*h, rows, keys), lambda *i: te.sum(q[i[-2], *i[:-2], d] * k[i[-1], *i[:-2], d], d), "scores")
+    final = te.compute(scores.shape, lambda *i: scores[i] * 0.5 + mask[i[-2:]] if masked else scores[i], "final")
+    m, t = te.reduce_axis(keys, "m"), te.reduce_axis(keys, "t")
+    largest = te.compute((*h, rows), lambda *i: te.max(final[(*i, m)], m), "largest")
+    powers = te.compute(final.shape, lambda *i: unary("exp", final[i] - largest[i[:-1]]), "powers")
+    total = te.compute((*h, rows), lambda *i: te.sum(powers[(*i, t)], t), "total")
+    weights = te.compute(final.shape, lambda *i: powers[i] / total[i[:-1]], "weights")
+    result = te.compute((*h, rows, width), lambda *i: te.sum(weights[(*i[:-1], j)] * v[j, *i[:-2], i[-1]], j), "result")
+    order = (lambda *i: result[(i[1], i[0], i[2])]) if heads else (lambda *i: result[i] * 2.0)
+    inputs = [q, k, v, mask] if masked else [q, k, v]
+    return inputs, [te.compute((rows, *h, width), order, "o")]
+
+
 def concat(*widths: int) -> Definition:
     parts = [te.placeholder((3, w), name=f"x{i}") for i, w in enumerate(widths)]
 
@@ -235,6 +257,12 @@ CASES: dict[str, Callable[[], Definition]] = {
     "max-pool": lambda: max_pool(3, 9, 3, 2, 1),
     "max-pool-wide": lambda: max_pool(2, 12, 2, 2, 0),
     "layer-norm": lambda: layer_norm(3, 18),
+    "attention": lambda: attention(8, 16),
+    "attention-tails": lambda: attention(13, 19, heads=3),
+    "attention-one-head": lambda: attention(5, 11, heads=0),
+    "attention-without-a-mask": lambda: attention(7, 9, depth=4, width=17, masked=False),
+    "attention-of-one-query": lambda: attention(1, 9),
+    "attention-of-one-key": lambda: attention(9, 1),
     "concat": lambda: concat(3, 8, 2),
     "global-mean": lambda: global_mean(1, 5, 4, 3),
     "transpose": lambda: transpose(3, 5, 9),
@@ -264,6 +292,16 @@ def test_a_matrix_is_copied_into_panels_for_many_rows() -> None:
     check((inputs, outputs), target=TINY_CACHES)
 
 
+def test_only_the_operand_that_needs_it_is_copied_of_a_tensor_read_twice() -> None:
+    """The product of a matrix with its own transpose."""
+    x, k = te.placeholder((40, 7), name="x"), te.reduce_axis(7, "k")
+    product = te.compute((40, 40), lambda i, j: te.sum(x[i, k] * x[j, k], k), "c")
+    text = nest_text(lower_kernel(schedule_kernel("k", [x], [product], {}, SMALL)))
+    updates = [line for line in text.splitlines() if "x.packed[" in line and "c.acc[" in line]
+    assert updates and all(line.count("x.packed[") == line.count("x[") == 1 for line in updates), text
+    check(([x], [product]))
+
+
 S = Var("S")
 SYMBOLIC: dict[str, Callable[[], Definition]] = {
     "softmax": lambda: softmax(S, S),
@@ -272,6 +310,8 @@ SYMBOLIC: dict[str, Callable[[], Definition]] = {
     "matmul-transposed": lambda: matmul(S, S, 5, transposed=True, batch=(2,)),
     "packed": lambda: packed_matmul(S, 19, 6, 8),
     "layer-norm": lambda: layer_norm(S, 12),
+    "attention": lambda: attention(S, S),
+    "attention-of-many-keys": lambda: attention(6, S),
     "transpose": lambda: transpose(S, 3, 5),
 }
 
@@ -280,6 +320,14 @@ SYMBOLIC: dict[str, Callable[[], Definition]] = {
 @pytest.mark.parametrize("name", SYMBOLIC)
 def test_symbolic_sizes(name: str, size: int) -> None:
     check(SYMBOLIC[name](), {S: size})
+
+
+def test_attention_stores_no_more_scores_than_a_tile_of_rows_has() -> None:
+    inputs, outputs = attention(64, 48)
+    kernel = schedule_kernel("k", inputs, outputs, {}, SMALL)
+    stored = {n.tensor.name: n.shape for n, _ in walk(kernel.tree) if isinstance(n, Allocate)}
+    assert stored["scores"] == stored["weights"] == (1, 2, 48)
+    assert stored["powers"] == (1, 1, 48)
 
 
 def test_walks_over_a_row_ask_for_the_next_one() -> None:
