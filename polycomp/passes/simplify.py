@@ -13,6 +13,7 @@ from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
 from polycomp.graph.verify import same_dim, same_type
 from polycomp.options import Options
+from polycomp.passes.concatenations import continue_concatenation, merge_adjacent_slices
 from polycomp.passes.rewrite import Editor, Rule, apply_rules
 from polycomp.te import Dim
 
@@ -333,6 +334,7 @@ RULES: Mapping[str, Sequence[Rule]] = MappingProxyType(
         "Min": (pairwise_sum,),
         "Mean": (pairwise_sum,),
         "Split": (split_to_slices,),
+        "Concat": (merge_adjacent_slices, continue_concatenation),
         "Conv": (pad_into_window,),
         "ReduceMean": (mean_to_pool,),
         "MatMul": _BY_ROWS,

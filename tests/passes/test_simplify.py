@@ -196,3 +196,48 @@ def test_numpy_copies_agree_with_the_definitions(
     packed = m.op(op, m.weight(*shape), **attributes)
     graph = check(m.graph(m.op("Exp", m.op("Neg", packed))), fold_constants)
     assert ops(graph) == {"Exp": 1}
+
+
+def _slice(m: Make, x: str, start: int, size: int) -> str:
+    return str(m.op("Slice", x, starts=(0, start), steps=(1, 1), sizes=(2, size)))
+
+
+def test_slices_that_are_put_together_again() -> None:
+    m = Make()
+    x = m.input(2, 6)
+    a, b = m.op("Split", x, n_outputs=2, axis=1, sizes=(2, 4))
+    y = m.op("Concat", a, b, m.op("Exp", b), axis=-1)
+    graph = check(m.graph(y), simplify)
+    assert ops(graph) == {"Slice": 1, "Exp": 1, "Concat": 1}
+    assert graph.nodes[-1].inputs[0] == x
+
+
+def test_a_split_that_is_undone() -> None:
+    m = Make()
+    x = m.op("Exp", m.input(2, 6))
+    parts = m.op("Split", x, n_outputs=3, axis=1, sizes=(1, 2, 3))
+    assert ops(check(m.graph(m.op("Neg", m.op("Concat", *parts, axis=1))), simplify)) == {"Exp": 1, "Neg": 1}
+
+
+def test_slices_that_are_not_adjacent() -> None:
+    m = Make()
+    x, z = m.input(2, 6), m.input(2, 6)
+    pairs = ((_slice(m, x, 2, 4), _slice(m, x, 0, 2)), (_slice(m, x, 0, 2), _slice(m, z, 2, 4)))
+    for pair in pairs:
+        assert ops(check(m.graph(m.op("Concat", *pair, axis=1)), simplify)) == {"Slice": 2, "Concat": 1}
+
+
+def test_concatenations_of_all_before_go_on_with_the_last_one() -> None:
+    m = Make()
+    parts = [m.op("Exp", m.input(1, 2, 3)) for _ in range(4)]
+    whole = [m.op("Concat", *parts[:n], axis=1) for n in (2, 3, 4)]
+    graph = check(m.graph(*(m.op("Neg", w) for w in whole)), simplify)
+    assert sorted(len(n.inputs) for n in graph.nodes if n.op == "Concat") == [2, 2, 2]
+
+
+@pytest.mark.parametrize(("batch", "axis"), [(2, 1), (1, 2)])
+def test_concatenations_of_scattered_pieces_do_not(batch: int, axis: int) -> None:
+    m = Make()
+    parts = [m.op("Exp", m.input(batch, 2, 3)) for _ in range(3)]
+    graph = check(m.graph(*(m.op("Concat", *parts[:n], axis=axis) for n in (2, 3))), simplify)
+    assert sorted(len(n.inputs) for n in graph.nodes if n.op == "Concat") == [2, 3]
