@@ -181,14 +181,17 @@ def _merge_attention(partition: Partition, softmax: Node) -> None:
 
 
 def _scores(partition: Partition, softmax: Node, value: str) -> Node | None:
-    """The product whose group makes ``value``, the scores that only the softmax's group reads; else None."""
+    """The product whose group makes ``value``, the scores that only the softmax's group reads; else None.
+
+    A group of several anchors, an attention whose results are the scores of another one, is no such product.
+    """
     maker = partition.producers.get(value)
     if maker is None or not _same(_shape(partition, value), _shape(partition, softmax.inputs[0])):
         return None
     group = partition.group(maker)
     alone = partition.outputs(group) == [value] and _only_read_by(partition, value, partition.group(softmax))
-    anchor = _anchor(partition, group)
-    return anchor if alone and anchor.op == "MatMul" else None
+    anchors = [n for n in partition.members(group) if partition.kind(n) in _ANCHORS]
+    return anchors[0] if alone and [a.op for a in anchors] == ["MatMul"] else None
 
 
 def _product_of_weights(partition: Partition, softmax: Node) -> Node | None:
