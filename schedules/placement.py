@@ -335,9 +335,6 @@ class _Clamp:
         clamped: dict[Var, Expr] = {a: minimum(a, wrap(n) - 1) for a, n in zip(statement.iters, shape, strict=False)}
         tiled = frozenset(statement.iters[d] for d in self.dimensions)
 
-        def is_inside(index: Expr, limit: Dim) -> bool:
-            return not free_vars(index) & tiled or self._inside(substitute(index, points), limit, inner)
-
         def rewrite(e: Expr) -> Expr | None:
             if not isinstance(e, Load):
                 return None

@@ -53,10 +53,6 @@ class Partition:
         made = {o for n in self._members[group] for o in n.outputs}
         return list(dict.fromkeys(i for n in self._members[group] for i in n.inputs if i and i not in made))
 
-    def is_inner(self, value: str, group: int) -> bool:
-        """Whether only the group reads ``value``."""
-        return not self._leaves(value, group)
-
     def merge(self, a: int, b: int) -> None:
         """Put the nodes of ``b`` into ``a``."""
         self._members[a] = sorted(self._members[a] + self._members.pop(b), key=lambda n: self.position[n.name])

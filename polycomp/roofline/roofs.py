@@ -44,10 +44,6 @@ class Roofs:
     call_ns: float
     memory_bytes: int
 
-    def attainable(self, intensity: float) -> float:
-        """GFLOP/s at ``intensity`` FLOPs per byte from memory."""
-        return min(self.gflops, intensity * self.memory)
-
 
 def measure_roofs(target: Target, threads: int) -> Roofs:
     """Measure them, which takes about two seconds. ``target`` must be this machine."""

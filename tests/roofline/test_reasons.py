@@ -110,5 +110,3 @@ def test_roofs_of_this_machine() -> None:
     roofs = measure_roofs(target, 2)
     assert roofs.memory_bytes == memory_bytes(target) == 64 << 20
     assert min(roofs.gflops, roofs.memory, roofs.cache, roofs.fork_ns, roofs.call_ns) > 0
-    assert roofs.attainable(1e9) == roofs.gflops
-    assert roofs.attainable(1e-9) == pytest.approx(1e-9 * roofs.memory)
