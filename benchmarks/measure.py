@@ -16,8 +16,9 @@ Array = np.ndarray[Any, Any]
 BLOCK_SECONDS = 0.15
 """Aim for the timed part of one competitor in one round."""
 
-REST_SECONDS = 0.02
-"""Pause before each competitor's turn, for the threads of the one before to stop spinning."""
+REST_SECONDS = 0.15
+"""Pause before each competitor's turn, for the threads of the one before to stop spinning: those of OpenBLAS go on for
+a tenth of a second, which would take a core from whoever is next."""
 
 
 @dataclasses.dataclass(frozen=True)
