@@ -75,6 +75,8 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
     result = tensor if final is not None else schedule.cache_write(tensor)
     loops = loops_in_order(schedule, final or tensor, tensor)
     if decide_streamed(schedule, contraction, target):
+        if operand is not None:
+            schedule_elementwise(schedule, operand.source, target)
         StreamedProduct(schedule, contraction, result, target).apply(loops)
     else:
         _Tiling(schedule, contraction, result, target).apply(loops)

@@ -14,7 +14,7 @@ from polycomp.loops import lower_kernel
 from polycomp.loops.interpreter import interpret
 from polycomp.loops.printer import nest_text
 from polycomp.poly.legality import verify_kernel
-from polycomp.poly.tree import Allocate, walk
+from polycomp.poly.tree import Allocate, LoopKind, walk
 from polycomp.schedules.library import schedule_kernel
 from polycomp.schedules.library.choose import build_schedule
 from polycomp.schedules.schedule import Schedule
@@ -284,6 +284,17 @@ def test_a_matrix_larger_than_the_first_cache_is_streamed_for_a_few_rows(rows: i
     trace = str(build_schedule("k", inputs, outputs, {}, TINY_CACHES).trace)
     assert "cache_read" not in trace  # in place, where tall products copy it into panels
     check((inputs, outputs), target=TINY_CACHES)
+
+
+def test_an_operand_that_a_streamed_product_computes_first_is_vectors() -> None:
+    x, w = te.placeholder((5, 21), name="x"), te.placeholder((21, 43), name="w")
+    r = te.reduce_axis(21, "r")
+    gate = te.compute((5, 21), lambda i, k: x[i, k] * unary("sigmoid", x[i, k]), "gate")
+    product = te.compute((5, 43), lambda i, j: te.sum(gate[i, r] * w[r, j], r), "c")
+    schedule = _schedule(([x, w], [product]), TINY_CACHES)
+    assert any(d.name == "c.streamed" and d.value for d in schedule.decided)
+    assert schedule.loop(schedule["gate"].loops[-1]).kind is LoopKind.VECTOR
+    check(([x, w], [product]), target=TINY_CACHES)
 
 
 def test_a_matrix_is_copied_into_panels_for_many_rows() -> None:
