@@ -181,39 +181,9 @@ def _lower_batch(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, .
     return (pointwise(call, "", x.shape, lambda *i: cast(x.dtype, widen(x[i]) * factor[i[1]] + offset[i[1]])),)
 
 
-def _lower_lrn(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """Local response normalisation across channels (Krizhevsky, Sutskever and Hinton, 2012)."""
-    x = required(inputs, 0)
-    size = int(call.attr("size"))
-    before = (size - 1) // 2
-    channels = x.shape[1]
-    window = (*x.shape, size)
-
-    def square(index: tuple[Expr, ...]) -> Expr:
-        n, c, *rest, tap = index
-        channel = c + tap - before
-        value = widen(x[(n, channel, *rest)])
-        return select((channel >= 0) & (channel < wrap(channels)), value * value, 0)
-
-    squares = reduce_over(call, "squares", "sum", window, [x.rank], square)
-    alpha, beta, bias = call.attr("alpha", 1e-4), call.attr("beta", 0.75), call.attr("bias", 1.0)
-
-    def normalized(*index: Expr) -> Expr:
-        scale = squares[index] * (alpha / size) + bias
-        return cast(x.dtype, widen(x[index]) * binary("pow", scale, -beta))
-
-    return (pointwise(call, "", x.shape, normalized),)
-
-
 def _infer_floats(call: Call) -> tuple[TensorType, ...]:
     check_dtypes(call, FLOATS)
     return same_type(call)
-
-
-def _infer_lrn(call: Call) -> tuple[TensorType, ...]:
-    if call.input(0).rank < 2 or int(call.attr("size")) < 1:
-        raise shape_error(call, f"there is no window of {call.attr('size')} channels")
-    return _infer_floats(call)
 
 
 def _infer_mean_variance(call: Call) -> tuple[TensorType, ...]:
@@ -276,7 +246,6 @@ OPERATORS = family(
     Operator("GroupNormalization", OpKind.REDUCTION, _infer_group, _lower_group),
     # Not ELEMENTWISE: its channel operands are aligned with dimension 1, not by numpy's broadcasting.
     Operator("BatchNormalization", OpKind.INJECTIVE, _infer_channels, _lower_batch),
-    Operator("LRN", OpKind.REDUCTION, _infer_lrn, _lower_lrn),
     Operator("MeanVarianceNormalization", OpKind.REDUCTION, _infer_mean_variance, _lower_mean_variance),
     Operator("LpNormalization", OpKind.REDUCTION, _infer_lp, _lower_lp),
 )

@@ -149,6 +149,14 @@ def _pool(blocking: _Blocking, node: Node) -> str | None:
     return None if twin is None else blocking.emit(f"{node.op}Blocked", (twin,), node, block=blocking.block)
 
 
+def _response(blocking: _Blocking, node: Node) -> str | None:
+    """Local response normalisation, when a window spans no more than two blocks."""
+    twin, block = blocking.blocked.get(node.inputs[0]), blocking.block
+    if twin is None or node.attributes["size"] > block:
+        return None
+    return blocking.emit("LRNBlocked", (twin,), node, block=block, channels=blocking.channels(node.inputs[0]))
+
+
 def _concatenation(blocking: _Blocking, node: Node) -> str | None:
     """Of channels, when every part fills whole blocks and one is blocked already; of other dimensions likewise."""
     axis = node.attributes["axis"]
@@ -232,6 +240,7 @@ _HANDLERS: Mapping[str, Callable[[_Blocking, Node], str | None]] = MappingProxyT
     {
         "Conv": _convolution,
         **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"), _pool),
+        "LRN": _response,
         "Concat": _concatenation,
         "Pad": _spatial_pad,
         "Slice": _channel_slice,

@@ -95,6 +95,23 @@ def test_pools(op, channels):
     assert_close(ours("FromBlocked", blocked, block=4, channels=channels), ours(op, x, **attributes))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [3, 4, 10])
+def test_lrn(size, channels):
+    attributes = {"size": size, "alpha": 0.5, "beta": 0.75, "bias": 1.5}
+    x = random(2, channels, 3, 2)
+    data = ours("ToBlocked", x, block=4)
+    data[:, channels // 4 :, ..., channels % 4 :] = 99  # lanes that hold no channel
+    blocked = ours("LRNBlocked", data, block=4, channels=channels, **attributes)
+    assert_close(ours("FromBlocked", blocked, block=4, channels=channels), ours("LRN", x, **attributes))
+
+
+def test_lrn_error():
+    call = make_call("LRNBlocked", [TensorType(DType.FLOAT32, (1, 2, 5, 5, 4))], block=4, channels=8, size=5)
+    with pytest.raises(ShapeError, match="windows of 5 may not exceed"):
+        operators()["LRNBlocked"].infer(call)
+
+
 @EXAMPLES
 @given(st.sampled_from([(3,), (1, 3), (5, 7), (2, 1, 4, 5)]), st.sampled_from([1, 4, 7, 8, 9]), blocks,
        st.booleans(), st.booleans())  # fmt: skip

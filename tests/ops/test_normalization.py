@@ -74,14 +74,15 @@ def test_instance_group_and_batch_normalization(shape, dtype):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_lrn(size):
+@pytest.mark.parametrize("beta", [0.5, 0.6, 0.75])
+def test_lrn(size, beta):
     x = data((2, 7, 3, 2))
     square_sum = np.zeros(x.shape)
     for c in range(7):
         low, high = max(0, c - (size - 1) // 2), min(6, c + size // 2)
         square_sum[:, c] = (x[:, low : high + 1].astype(np.float64) ** 2).sum(1)
-    want = x / (1.5 + 0.02 / size * square_sum) ** 0.6
-    got = run("LRN", x, size=size, alpha=0.02, beta=0.6, bias=1.5)
+    want = x / (1.5 + 0.02 / size * square_sum) ** beta
+    got = run("LRN", x, size=size, alpha=0.02, beta=beta, bias=1.5)
     assert_close(got, want.astype(np.float32))
 
 

@@ -76,6 +76,14 @@ def test_what_follows_convolutions_is_blocked_too() -> None:
     assert ops(graph) == {**expected, "Concat": 1, "GlobalAveragePoolBlocked": 1, "Reshape": 2}
 
 
+@pytest.mark.parametrize(("size", "op"), [(5, "LRNBlocked"), (9, "LRN")])
+def test_responses_are_blocked_when_a_window_fits(size: int, op: str) -> None:
+    m = Make()
+    y = m.conv(m.input(1, 16, 4, 4), m.weight(12, 16, 1, 1), pad=0)
+    y = m.op("LRN", y, size=size, alpha=0.1, beta=0.75, bias=1.0)
+    assert ops(_blocked(m.graph(y))) == {"ToBlocked": 1, "ConvBlocked": 1, op: 1, "FromBlocked": 1}
+
+
 def test_gate_per_channel() -> None:
     """Squeeze and excitation: a computed [N, C, 1, 1] broadcasts over the blocked tensor."""
     m = Make()
