@@ -79,7 +79,7 @@ def _check_sizes(kernel: Kernel) -> None:
 
 def _check_copies(node: Node, copies: int, loops: tuple[str, ...]) -> None:
     """``copies`` of ``node`` are made by the unrolled and vectorised ``loops`` around it."""
-    if isinstance(node, Loop) and node.kind in (LoopKind.UNROLL, LoopKind.VECTOR) and isinstance(node.extent, int):
+    if isinstance(node, Loop) and node.kind.is_expanded and isinstance(node.extent, int):
         copies, loops = copies * node.extent, (*loops, node.var.name)
     if isinstance(node, Leaf) and copies > _MOST_COPIES:
         names = ", ".join(map(repr, loops))

@@ -44,6 +44,14 @@ class Target:
         """``x86_64`` or ``aarch64``."""
         return self.triple.split("-")[0]
 
+    @property
+    def dot_signs(self) -> str:
+        """Which bytes the machine's dot product instruction multiplies: ``"mixed"`` (one operand unsigned, the other
+        signed: VNNI), ``"same"`` (NEON's sdot and udot), or ``"any"`` where there is none."""
+        if {"avx512vnni", "avxvnni"} & set(self.features):
+            return "mixed"
+        return "same" if "dotprod" in self.features else "any"
+
     def lanes(self, element_bytes: int) -> int:
         """Elements of ``element_bytes`` bytes in one vector register."""
         return max(1, self.vector_bytes // element_bytes)
@@ -93,6 +101,10 @@ _AARCH64_CPUS = (
     "cortex-a715", "cortex-x1", "cortex-x2", "cortex-x3", "neoverse-n1", "neoverse-n2", "neoverse-v1", "neoverse-v2",
     "thunderx2t99",
 )  # fmt: skip
+
+
+_WITHOUT_DOTPROD = frozenset(["generic", "a64fx", "cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72",
+    "cortex-a73", "thunderx2t99"])  # fmt: skip
 
 
 def _known_cpu(name: str) -> str:
@@ -156,7 +168,7 @@ def _aarch64(cpu: str) -> Target:
         kind="cpu",
         triple="aarch64-unknown-linux-gnu",
         cpu=cpu,
-        features=("neon",),
+        features=("neon",) if cpu in _WITHOUT_DOTPROD else ("dotprod", "neon"),
         vector_bytes=16,
         vector_registers=32,
         cores=available_cores(),

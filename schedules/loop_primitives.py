@@ -1,7 +1,8 @@
 """The primitives that rewrite loops.
 
 The examples' tensors: ``y`` is ``x[i] * 2`` for ten ``i``; ``z`` is ``y[i] + y[i + 2]`` for eight; ``c`` is the product
-of the matrices ``a`` (4 by 3) and ``b`` (3 by 6).
+of the matrices ``a`` (4 by 3) and ``b`` (3 by 6); ``d`` that of the row ``u`` and the matrix ``v`` of bytes, whose rows
+are in groups of four.
 """
 
 from __future__ import annotations
@@ -186,6 +187,27 @@ class LoopPrimitives(ScheduleState):
         self._mark(loop, LoopKind.VECTOR)
 
     @primitive
+    def dot(self, loop: LoopLike) -> None:
+        """Sum the loop's iterations, products of narrow numbers, by one instruction where the machine has it.
+
+        The loop is the innermost one, within a vectorised loop, and its iterations read neighbouring elements: four
+        bytes or two halves, the size of the sum. Elsewhere it is unrolled.
+
+        >>> s = pc.Schedule(d)
+        >>> s.vectorize("i")
+        >>> s.reorder("k", "i", "q")
+        >>> s.dot("q")
+        >>> s.show()
+        for i2 in vector(8):
+            d[i2] = 0
+        for k in range(3):
+            for i in vector(8):
+                for q in dot(4):
+                    d[i] += int32(u[k, q]) * int32(v[k, i, q])
+        """
+        self._mark(loop, LoopKind.DOT)
+
+    @primitive
     def parallel(self, loop: LoopLike) -> None:
         """Share the loop's iterations out to the threads of the pool. No iteration may need what another writes.
 
@@ -204,7 +226,7 @@ class LoopPrimitives(ScheduleState):
 
     @primitive
     def serial(self, loop: LoopLike) -> None:
-        """Take back :meth:`unroll`, :meth:`vectorize` or :meth:`parallel`.
+        """Take back :meth:`unroll`, :meth:`vectorize`, :meth:`dot` or :meth:`parallel`.
 
         >>> s = pc.Schedule(y)
         >>> s.parallel("i")
@@ -330,7 +352,7 @@ class LoopPrimitives(ScheduleState):
 
     def _mark(self, loop: LoopLike, kind: LoopKind) -> None:
         node = self.loop(loop)
-        if kind in (LoopKind.VECTOR, LoopKind.UNROLL) and not isinstance(node.extent, int):
+        if kind.is_expanded and not isinstance(node.extent, int):
             raise ExtentError(
                 f"loop {node.var.name!r} runs {node.extent} times, which is not known while compiling; split it by a "
                 f"constant first, then mark the inner loop as {kind.value}"

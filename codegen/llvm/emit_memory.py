@@ -130,11 +130,21 @@ def load(frame: Frame, address: Address) -> Value:
 
 
 def _plain_load(frame: Frame, address: Address, extra: int, lanes: int, known: dict[str, Value]) -> Value:
-    buffer = address.buffer
+    return _load_as(frame, address, extra, address.buffer.dtype, lanes, known)
+
+
+def load_words(frame: Frame, address: Address, dtype: DType, lanes: int) -> Value:
+    """The bytes from the address in the first lane on as numbers of type ``dtype``: one, or one per lane."""
+    return _load_as(frame, address, 0, dtype, lanes, frame.loaded.setdefault(address.buffer, {}))
+
+
+def _load_as(
+    frame: Frame, address: Address, extra: int, dtype: DType, lanes: int, known: dict[str, Value]
+) -> Value:
     where = pointer(frame, address, extra)
-    text = f"load {memory_type(buffer.dtype, lanes)}, ptr {where}, align {_align(address, extra)}"
+    text = f"load {memory_type(dtype, lanes)}, ptr {where}, align {_align(address, extra)}"
     if text not in known:
-        known[text] = _from_memory(frame, frame.b.fresh(text), buffer.dtype, lanes)
+        known[text] = _from_memory(frame, frame.b.fresh(text), dtype, lanes)
     return known[text]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polycomp.codegen.llvm import emit_index, emit_memory, emit_parallel, linear
+from polycomp.codegen.llvm import emit_dot, emit_index, emit_memory, emit_parallel, linear
 from polycomp.codegen.llvm import emit_ops as ops
 from polycomp.codegen.llvm.builder import Value, memory_type
 from polycomp.codegen.llvm.emit_expr import index, locate, value
@@ -127,7 +127,9 @@ def _for(frame: Frame, loop: For) -> None:
     if count == 1:
         with frame.bound(loop.var, start):
             statement(frame, loop.body)
-    elif loop.kind is LoopKind.UNROLL and count is not None:
+    elif loop.kind is LoopKind.DOT and count is not None and emit_dot.dot(frame, loop, start, count):
+        return
+    elif loop.kind in (LoopKind.UNROLL, LoopKind.DOT) and count is not None:
         for i in range(count):
             with frame.bound(loop.var, linear.add(start, linear.constant(i))):
                 statement(frame, loop.body)

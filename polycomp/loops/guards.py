@@ -80,7 +80,7 @@ def _hoist_from_loop(loop: For) -> Stmt:
 
 def _may_tighten(loop: For, limit: Expr) -> bool:
     """Loops that are unrolled or made vectors need constant bounds."""
-    if loop.kind in (LoopKind.VECTOR, LoopKind.UNROLL):
+    if loop.kind.is_expanded:
         return isinstance(limit, Const) and isinstance(loop.start, Const) and isinstance(loop.stop, Const)
     return True
 

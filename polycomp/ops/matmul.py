@@ -45,13 +45,17 @@ def _broadcast(call: Call, a: Sequence[Dim], b: Sequence[Dim]) -> tuple[Dim, ...
 
 def _infer_matmul(call: Call) -> tuple[TensorType, ...]:
     """numpy.matmul's rule: a [..., M, K] or [K], b [..., K, N] or [K]."""
-    dtype = _check_types(call)
+    return (TensorType(_check_types(call), matmul_shape(call)),)
+
+
+def matmul_shape(call: Call) -> tuple[Dim, ...]:
+    """The shape of numpy.matmul's result; raises ShapeError when the operands do not fit each other."""
     a, b = call.input(0).shape, call.input(1).shape
     if not a or not b or not _same(a[-1], b[-2] if len(b) > 1 else b[0]):
         raise _mismatch(call, a, b)
     rows = a[-2:-1]
     columns = b[-1:] if len(b) > 1 else ()
-    return (TensorType(dtype, (*_broadcast(call, a, b), *rows, *columns)),)
+    return (*_broadcast(call, a, b), *rows, *columns)
 
 
 def _lower_matmul(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
@@ -63,8 +67,8 @@ def _lower_matmul(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, 
 
     def body(*index: Expr) -> Expr:
         row, column = index[batch : batch + (a.rank > 1)], index[len(index) - (b.rank > 1) :]
-        left = a[(*_batch_index(a, index[:batch]), *row, k)]
-        right = b[(*_batch_index(b, index[:batch]), k, *column)]
+        left = a[(*batch_index(a, index[:batch]), *row, k)]
+        right = b[(*batch_index(b, index[:batch]), k, *column)]
         return te.sum(widen(left) * widen(right), k)
 
     names = (*(f"b{i}" for i in range(batch)), *inner)
@@ -72,7 +76,7 @@ def _lower_matmul(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, 
     return (narrow(total, out.dtype, f"{call.node}.cast", call.node),)
 
 
-def _batch_index(operand: Tensor, batch: Sequence[Expr]) -> tuple[Expr, ...]:
+def batch_index(operand: Tensor, batch: Sequence[Expr]) -> tuple[Expr, ...]:
     """``operand``'s index for the result's ``batch``: the last ones, 0 where it is broadcast."""
     own = operand.shape[:-2]
     positions = batch[len(batch) - len(own) :]

@@ -11,6 +11,7 @@ from polycomp.passes.affine import fold_affine
 from polycomp.passes.fold import fold_constants
 from polycomp.passes.fuse import fuse
 from polycomp.passes.grouped import split_groups
+from polycomp.passes.integers import pack_integers
 from polycomp.passes.layout import choose_layout
 from polycomp.passes.packing import pack_matrices, panel_width
 from polycomp.passes.recognise import recognise
@@ -33,6 +34,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("simplify_groups", simplify),
     ("eliminate_again", eliminate_common),
     ("pack_matrices", pack_matrices),
+    ("pack_integers", pack_integers),
     ("choose_layout", choose_layout),
     ("fold_packing", fold_constants),
     ("simplify_again", simplify),

@@ -10,6 +10,7 @@ import numpy as np
 
 from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
+from polycomp.ops.integer import GROUP
 from polycomp.ops.winograd import transform_weights
 from polycomp.options import Options
 from polycomp.passes.rewrite import Array, Editor
@@ -97,6 +98,12 @@ def pack_panels(matrix: Array, attributes: Mapping[str, Any]) -> Array:
     return _blocked_rows(columns, width).transpose(0, 2, 1)
 
 
+def interleave(matrix: Array, attributes: Mapping[str, Any]) -> Array:
+    """The operator PackInterleaved: [K, N] to [ceil(N / nr), ceil(K / 4), nr, 4], zero padded."""
+    groups = _blocked_rows(matrix, GROUP).transpose(2, 0, 1)
+    return _blocked_rows(groups, attributes["nr"]).transpose(0, 2, 1, 3)
+
+
 def _blocked_rows(array: Array, block: int) -> Array:
     """[K, ...] to [ceil(K / block), block, ...], zero padded."""
     count = -(-array.shape[0] // block)
@@ -119,6 +126,7 @@ _COPIES: Mapping[str, Callable[[Array, Mapping[str, Any]], Array]] = MappingProx
         "Reshape": lambda a, attributes: a.reshape([int(d) for d in attributes["shape"]]),
         "Transpose": lambda a, attributes: a.transpose(attributes["perm"]),
         "PackMatMul": pack_panels,
+        "PackInterleaved": interleave,
         "PackConvWeights": pack_weights,
         "PackWinogradWeights": transform_weights,
         "PackChannels": lambda a, attributes: _blocked_rows(a, attributes["block"]),

@@ -35,13 +35,13 @@ def _pack(editor: Editor, node: Node, target: Target) -> None:
     width = panel_width(target, editor.type(node.inputs[0]).dtype)
     packed = editor.emit("PackMatMul", (node.inputs[1],), {"nr": width, "transposed": False}, node)
     columns = editor.shape(node.inputs[1])[1]
-    last, bias = _bias(editor, node)
+    last, bias = column_bias(editor, node)
     inputs = (node.inputs[0], packed) if bias is None else (node.inputs[0], packed, bias)
     product = editor.emit("MatMulPacked", inputs, {"n": columns, "nr": width}, last)
     editor.replace(last, product)
 
 
-def _bias(editor: Editor, product: Node) -> tuple[Node, str | None]:
+def column_bias(editor: Editor, product: Node) -> tuple[Node, str | None]:
     """The Add of a constant per column that alone reads the product, and that constant as a vector."""
     add = editor.sole_user(product.outputs[0])
     if add is None or add.op != "Add":

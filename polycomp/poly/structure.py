@@ -43,7 +43,7 @@ def _positioned(
 def _loop_flaws(loop: Loop, scope: frozenset[Var], used: set[Var]) -> Iterator[Violation]:
     if loop.var in used or loop.var in scope:
         yield _flaw(f"two loops of the tree have the variable {loop.var.name}")
-    if loop.kind in (LoopKind.VECTOR, LoopKind.UNROLL) and not isinstance(loop.extent, int):
+    if loop.kind.is_expanded and not isinstance(loop.extent, int):
         yield _flaw(f"the {loop.kind.value} loop {loop.var.name} has the extent {loop.extent}, which is not a constant")
     yield from _unknown(f"the extent of loop {loop.var.name}", (loop.extent,), scope)
 

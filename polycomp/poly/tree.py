@@ -23,12 +23,22 @@ class Scope(enum.Enum):
 
 
 class LoopKind(enum.Enum):
-    """How a loop is executed. VECTOR and UNROLL need a constant extent."""
+    """How a loop is executed. VECTOR, UNROLL and DOT need a constant extent.
+
+    A DOT loop lies innermost, within a VECTOR loop, and sums a few products of narrow numbers: an instruction does that
+    where the machine has one, and it is unrolled elsewhere.
+    """
 
     SERIAL = "serial"
     PARALLEL = "parallel"
     VECTOR = "vector"
     UNROLL = "unroll"
+    DOT = "dot"
+
+    @property
+    def is_expanded(self) -> bool:
+        """Whether the emitted code has each iteration on its own, so that their number must be constant."""
+        return self in (LoopKind.VECTOR, LoopKind.UNROLL, LoopKind.DOT)
 
 
 @dataclasses.dataclass(frozen=True)

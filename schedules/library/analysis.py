@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from polycomp.dtypes import DType
 from polycomp.expr import (
     Binary,
     Cast,
@@ -32,11 +33,22 @@ _EXPENSIVE = frozenset((*_EXPONENTIAL, *_TRIGONOMETRIC))
 @dataclasses.dataclass(frozen=True)
 class Contraction:
     """A sum of products of two loads. ``vector`` is the operand read along the output's last axis, ``other`` the
-    operand that (usually) is not."""
+    operand that (usually) is not. ``dot`` is the reduction axis, if there is one, whose few narrow products make one
+    step of the sum."""
 
     tensor: Tensor
     vector: Load
     other: Load
+    dot: Axis | None = None
+
+    @property
+    def step_axes(self) -> tuple[Axis, ...]:
+        """The reduction axes that are stepped along: all but ``dot``."""
+        return tuple(a for a in self.tensor.reduce_axes if a != self.dot)
+
+    def step_bytes(self, operand: Load) -> int:
+        """Bytes that a step of the sum reads of ``operand`` for one element of the result."""
+        return operand.dtype.bytes * (1 if self.dot is None else constant(self.dot.extent) or 1)
 
 
 def as_contraction(tensor: Tensor) -> Contraction | None:
@@ -54,11 +66,23 @@ def as_contraction(tensor: Tensor) -> Contraction | None:
     pairs = ((left, right), (right, left))
     for vector, other in pairs:
         if _is_own(last, vector, other):
-            return Contraction(tensor, vector, other)
+            return Contraction(tensor, vector, other, _dot_axis(tensor, vector, other))
     for vector, other in pairs:  # depthwise: both run along the vectors, one of them serves several rows
         if depends_on(vector, last) and depends_on(other, last) and any(_is_own(a, other, vector) for a in tensor.axes):
             return Contraction(tensor, vector, other)
     return None
+
+
+def _dot_axis(tensor: Tensor, vector: Load, other: Load) -> Axis | None:
+    """The last reduction axis, when its products are those of the parts of words: as many neighbouring bytes of both
+    operands as the sum has, the words of the vector operand side by side."""
+    axis, last = tensor.reduce_axes[-1], tensor.axes[-1]
+    count = constant(axis.extent)
+    narrow = all(x.dtype in (DType.INT8, DType.UINT8) for x in (vector, other)) and tensor.dtype is DType.INT32
+    if not narrow or count != tensor.dtype.bytes:
+        return None
+    strides = (stride_of(vector, axis), stride_of(other, axis), stride_of(vector, last))
+    return axis if strides == (1, 1, count) else None
 
 
 def _is_own(axis: Axis, operand: Load, other: Load) -> bool:

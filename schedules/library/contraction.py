@@ -241,7 +241,7 @@ class _Tiling:
 
     def _depth(self) -> int:
         """Steps of the reduction; symbolic extents count as one."""
-        return math.prod(constant(a.extent) or 1 for a in self.contraction.tensor.reduce_axes)
+        return math.prod(constant(a.extent) or 1 for a in self.contraction.step_axes)
 
     def _split(self, loops: Sequence[LoopRef]) -> tuple[_Outer, list[LoopRef]]:
         """Split the tiled loops; returns the loops outside of the tile by role, and those of the tile."""
@@ -280,7 +280,7 @@ class _Tiling:
         tensor = self.contraction.tensor
         assert self.roles.row is not None
         rows = constant(tensor.axes[self.roles.row].extent)
-        fitting = self.target.l2_bytes // 2 // max(1, self._depth() * self.contraction.other.dtype.bytes)
+        fitting = self.target.l2_bytes // 2 // max(1, self._depth() * self.contraction.step_bytes(self.contraction.other))
         most = max(1, fitting // self.tile.rows)
         if self.roles.rows or (rows is not None and rows <= most * self.tile.rows):
             return None
@@ -316,7 +316,7 @@ class _Tiling:
 
     def _is_tall(self) -> bool:
         """Whether a column has so many rows that a copy of its operand pays, and its operand is one plain matrix."""
-        axes = self.contraction.tensor.reduce_axes
+        axes = self.contraction.step_axes
         return len(axes) == 1 and self._extent(self.roles.row) >= _ROWS_WORTH_PACKING
 
     def _place_accumulators(self, outer: _Outer, packed: Tensor | None) -> LoopRef | None:
@@ -331,7 +331,8 @@ class _Tiling:
             schedule.set_scope(self.result, Scope.REGISTER)
         else:
             loops = schedule.compute_at(self.result, attach, Scope.REGISTER, overcompute=symbolic)
-        spatial, reduced = loops[:rank], loops[rank:]
+        depth = len(self.contraction.step_axes)
+        spatial, reduced, dots = loops[:rank], loops[rank : rank + depth], loops[rank + depth :]
         # Rows outside of blocks: a broadcast element is then dead after one block of FMAs, not after the whole tile.
         roles = (self.roles.outer_row, self.roles.row, self.roles.block)
         tiled = [spatial[d] for d in roles if d is not None]
@@ -346,7 +347,9 @@ class _Tiling:
             step, inner = schedule.split(last, steps)
             schedule.unroll(inner)
             reduced, unrolled = (*before, step), [inner]
-        schedule.reorder(*rest, *reduced, *unrolled, *tiled, spatial[-1])
+        schedule.reorder(*rest, *reduced, *unrolled, *tiled, spatial[-1], *dots)
+        for loop in dots:
+            schedule.dot(loop)
         distance = self._decide("prefetch", self._prefetch_distance(), [0, 2, 4, 8, 16, 32]) if reduced else 0
         if distance:
             schedule.prefetch(self._vector_source(packed), reduced[-1], max(1, distance // max(1, steps)))
@@ -358,7 +361,7 @@ class _Tiling:
         """Steps of the reduction between asking for a vector and using it; 0 when it is not asked for."""
         if _stays_near(self._depth(), self.tile.blocks * -(-self.tile.width // self.lanes), self.target):
             return 0
-        step_bytes = self.tile.blocks * self.tile.width * self.contraction.vector.dtype.bytes
+        step_bytes = self.tile.blocks * self.tile.width * self.contraction.step_bytes(self.contraction.vector)
         return min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
 
     def _are_rows_far(self) -> bool:
@@ -366,7 +369,7 @@ class _Tiling:
         the core's own holds."""
         if self.rows_per_block:
             return False
-        source, (first, *rest) = self.contraction.other.source, self.contraction.tensor.reduce_axes
+        source, (first, *rest) = self.contraction.other.source, self.contraction.step_axes
         size = math.prod(constant(n) or 1 for n in source.shape) * self.contraction.other.dtype.bytes
         return first in self.contraction.other.indices and bool(rest) and size > self.target.l2_bytes
 
@@ -374,11 +377,11 @@ class _Tiling:
         """Steps of the reduction (unrolled) in which a tile asks once for its share of the next column's panel; 0 when
         it never asks, as where many rows wait for the panel anyway."""
         panel = panel_of(self.contraction)
-        if panel is None or len(self.contraction.tensor.reduce_axes) != 1 or outer.rows_outside or not outer.columns:
+        if panel is None or len(self.contraction.step_axes) != 1 or outer.rows_outside or not outer.columns:
             return 0
         roles, tile = self.roles, self.tile
         tiles = -(-self._extent(roles.row) // tile.rows) * -(-self._extent(roles.outer_row) // tile.outer_rows)
-        lines = panel * self.contraction.vector.dtype.bytes / _LINE_BYTES
+        lines = panel * self.contraction.step_bytes(self.contraction.vector) / _LINE_BYTES
         possible = [n for n in (4, 2, 1) if self._depth() % n == 0]
         fitting = [n for n in possible if n * lines <= tiles] or [1]
         return self._decide("steps_per_request", fitting[0] if 1 < tiles <= _MOST_TILES_ASKING else 0, [0, *possible])

@@ -111,6 +111,10 @@ def _skew(rng: random.Random, schedule: Schedule) -> None:
         schedule.skew(loops[outer], loops[inner], rng.choice([-1, 1, 1, 2]))
 
 
+def _dot(rng: random.Random, schedule: Schedule) -> None:
+    schedule.dot(_loop(rng, schedule))
+
+
 def _unroll_and_jam(rng: random.Random, schedule: Schedule) -> None:
     schedule.unroll_and_jam(_loop(rng, schedule), rng.randint(2, 3))
 
@@ -143,7 +147,7 @@ _PRIMITIVES: Sequence[Primitive] = (
 )  # fmt: skip
 
 _ALL: Sequence[Primitive] = (
-    *_PRIMITIVES, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _compute_root, _tile, _serial, _reorder, _parallel,
+    *_PRIMITIVES, _dot, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _compute_root, _tile, _serial, _reorder, _parallel,
     _parallel, _vectorize, _compute_with, _compute_with, _compute_with, _fold_storage, _fold_storage, _fold_storage,
 )  # fmt: skip
 

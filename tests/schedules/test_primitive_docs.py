@@ -19,7 +19,10 @@ def names() -> dict[str, Any]:
     z = pc.compute((8,), lambda i: y[i] + y[i + 2], "z")
     a, b, k = pc.placeholder((4, 3), name="a"), pc.placeholder((3, 6), name="b"), pc.reduce_axis(3, "k")
     c = pc.compute((4, 6), lambda i, j: pc.sum(a[i, k] * b[k, j], axis=k), "c")
-    return {"pc": pc, "x": x, "y": y, "z": z, "a": a, "b": b, "c": c}
+    u, v = pc.placeholder((3, 4), "uint8", "u"), pc.placeholder((3, 8, 4), "int8", "v")
+    k, q = pc.reduce_axis(3, "k"), pc.reduce_axis(4, "q")
+    d = pc.compute((8,), lambda i: pc.sum(pc.cast("int32", u[k, q]) * pc.cast("int32", v[k, i, q]), axis=(k, q)), "d")
+    return {"pc": pc, "x": x, "y": y, "z": z, "a": a, "b": b, "c": c, "d": d}
 
 
 def examples() -> list[doctest.DocTest]:

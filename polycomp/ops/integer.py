@@ -1,0 +1,146 @@
+"""Products of matrices of 8-bit integers with 32-bit sums, plain and with the constant operand in groups of four.
+
+An *interleaved* matrix ``[K, N]`` is ``[ceil(N / nr), ceil(K / 4), nr, 4]``, zero padded: the four bytes that one word of
+a dot product instruction multiplies are neighbours, and the words of ``nr`` columns follow one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from polycomp import te
+from polycomp.dtypes import DType
+from polycomp.errors import DTypeError, ShapeError
+from polycomp.expr import Expr, cast, compare
+from polycomp.graph.ir import Call, Operator, OpKind, TensorType
+from polycomp.ops.matmul import batch_index, matmul_shape
+from polycomp.ops.windows import as_dim, axis_names, define, guarded, optional, reduction_axes, required
+from polycomp.te import Dim, Tensor
+
+GROUP = 4
+"""Bytes in a word of 32 bits."""
+
+_BYTES = (DType.INT8, DType.UINT8)
+
+
+def _check_bytes(call: Call) -> None:
+    a, b = call.input(0), call.input(1)
+    if a.dtype not in _BYTES or b.dtype not in _BYTES:
+        raise DTypeError(f"{call.op} {call.node!r}: operands must be int8 or uint8, not {a} and {b}")
+
+
+def _wide(value: Expr) -> Expr:
+    return cast(DType.INT32, value)
+
+
+def _infer_matmul(call: Call) -> tuple[TensorType, ...]:
+    """numpy.matmul's rule: int8 or uint8 a [..., M, K] and b [..., K, N] -> int32 [..., M, N]."""
+    _check_bytes(call)
+    return (TensorType(DType.INT32, matmul_shape(call)),)
+
+
+def _lower_matmul(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    a, b = required(inputs, 0), required(inputs, 1)
+    shape = matmul_shape(call)
+    inner = ("m",) * (a.rank > 1) + ("n",) * (b.rank > 1)
+    batch = len(shape) - len(inner)
+    (k,) = reduction_axes((a.shape[-1],), ("k",))
+
+    def body(*index: Expr) -> Expr:
+        row, column = index[batch : batch + (a.rank > 1)], index[len(index) - (b.rank > 1) :]
+        left = a[(*batch_index(a, index[:batch]), *row, k)]
+        right = b[(*batch_index(b, index[:batch]), k, *column)]
+        return te.sum(_wide(left) * _wide(right), k)
+
+    names = (*(f"b{i}" for i in range(batch)), *inner)
+    return (define(f"{call.node}.sum", shape, names, body, call.node),)
+
+
+def _groups(size: Dim, group: int) -> Dim:
+    return as_dim((size + (group - 1)) // group)
+
+
+def _infer_pack(call: Call) -> tuple[TensorType, ...]:
+    """[K, N] -> [ceil(N / nr), ceil(K / 4), nr, 4]."""
+    b, nr = call.input(0), int(call.attr("nr"))
+    if b.rank != 2:
+        raise ShapeError(f"PackInterleaved {call.node!r} takes a matrix, not {b}")
+    depth, columns = b.shape
+    return (TensorType(b.dtype, (_groups(columns, nr), _groups(depth, GROUP), nr, GROUP)),)
+
+
+def _lower_pack(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    b, nr = required(inputs, 0), int(call.attr("nr"))
+    (out,) = _infer_pack(call)
+
+    def body(no: Expr, ko: Expr, ni: Expr, ki: Expr) -> Expr:
+        k, n = ko * GROUP + ki, no * nr + ni
+        tests = [compare("lt", i, d) for i, d, f in ((k, b.shape[0], GROUP), (n, b.shape[1], nr)) if not _divides(f, d)]
+        return guarded(b[k, n], tests)
+
+    return (define(f"{call.node}.packed", out.shape, ("no", "ko", "ni", "ki"), body, call.node),)
+
+
+def _divides(factor: int, size: Dim) -> bool:
+    return isinstance(size, int) and size % factor == 0
+
+
+def _infer_interleaved(call: Call) -> tuple[TensorType, ...]:
+    """a [..., M, K], b interleaved, int32 bias [N] -> int32 [..., M, N]."""
+    _check_bytes(call)
+    a, b = call.input(0), call.input(1)
+    n, nr = call.attr("n"), int(call.attr("nr"))
+    if not a.rank or b.shape != (_groups(n, nr), _groups(a.shape[-1], GROUP), nr, GROUP):
+        raise ShapeError(
+            f"MatMulInterleaved {call.node!r}: an interleaved operand of shape {list(b.shape)} does not fit "
+            f"{list(a.shape)} times {n} columns in blocks of {nr}"
+        )
+    return (TensorType(DType.INT32, (*a.shape[:-1], n)),)
+
+
+def _lower_interleaved(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    a, b, bias = required(inputs, 0), required(inputs, 1), optional(inputs, 2)
+    (out,) = _infer_interleaved(call)
+    nr = int(call.attr("nr"))
+    source = _padded(call, a, b.shape[1])
+    ko, ki = reduction_axes((b.shape[1], GROUP), ("k", "ki"))
+
+    def body(*index: Expr) -> Expr:
+        *rows, n = index
+        return te.sum(_wide(source[(*rows, ko * GROUP + ki)]) * _wide(b[n // nr, ko, n % nr, ki]), (ko, ki))
+
+    total = define(f"{call.node}.sum", out.shape, _row_names(a.rank, "n"), body, call.node)
+    return (total if bias is None else _add_columns(call, total, bias),)
+
+
+def _row_names(rank: int, last: str) -> tuple[str, ...]:
+    return (*(f"b{i}" for i in range(rank - 2)), *("m",) * (rank > 1), last)
+
+
+def _padded(call: Call, a: Tensor, groups: Dim) -> Tensor:
+    """``NODE.padded``: ``a`` with zeros up to a multiple of four; ``a`` itself where it has one."""
+    depth = a.shape[-1]
+    if _divides(GROUP, depth):
+        return a
+
+    def body(*index: Expr) -> Expr:
+        return guarded(a[index], [compare("lt", index[-1], depth)])
+
+    shape = (*a.shape[:-1], as_dim(groups * GROUP))
+    return define(f"{call.node}.padded", shape, _row_names(a.rank, "k"), body, call.node)
+
+
+def _add_columns(call: Call, total: Tensor, bias: Tensor) -> Tensor:
+    return define(
+        f"{call.node}.bias", total.shape, axis_names(total), lambda *i: total[i] + bias[i[-1]], call.node
+    )
+
+
+OPERATORS: Mapping[str, Operator] = MappingProxyType(
+    {
+        "MatMulInteger": Operator("MatMulInteger", OpKind.CONTRACTION, _infer_matmul, _lower_matmul),
+        "PackInterleaved": Operator("PackInterleaved", OpKind.INJECTIVE, _infer_pack, _lower_pack),
+        "MatMulInterleaved": Operator("MatMulInterleaved", OpKind.CONTRACTION, _infer_interleaved, _lower_interleaved),
+    }
+)
