@@ -22,7 +22,7 @@ from polycomp.loops.lower import identifier
 from polycomp.loops.printer import nest_text
 from polycomp.loops.program import Operand, Program, Step, Storage
 from polycomp.poly.kernel import Kernel
-from polycomp.poly.tree import Leaf, Loop, LoopKind, Node
+from polycomp.poly.tree import Leaf, Loop, Node
 from polycomp.runtime import Module, load_parts
 from polycomp.runtime.image import ModuleParts
 from polycomp.schedules import Schedule

@@ -21,8 +21,14 @@ _RANGES = {
     LoopKind.DOT: "dot",
 }
 _ASSIGN = {"": "=", "sum": "+=", "prod": "*=", "and": "&=", "or": "|="}
-_COLOURS = {"range": "inherit", "parallel": "#c0392b", "vector": "#2471a3", "unroll": "#1e8449", "dot": "#b9770e",
-           "memory": "#7d6608"}
+_COLOURS = {
+    "range": "inherit",
+    "parallel": "#c0392b",
+    "vector": "#2471a3",
+    "unroll": "#1e8449",
+    "dot": "#b9770e",
+    "memory": "#7d6608",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -203,7 +203,7 @@ class LoopPrimitives(ScheduleState):
         for k in range(3):
             for i in vector(8):
                 for q in dot(4):
-                    d[i] += int32(u[k, q]) * int32(v[k, i, q])
+                    d[i] += int32(u[k, q])*int32(v[k, i, q])
         """
         self._mark(loop, LoopKind.DOT)
 

@@ -26,7 +26,7 @@ class Words:
 
 def accumulate(b: FunctionBuilder, total: Value, first: Words, second: Words) -> Value:
     """``total``, a vector of int32, plus the dot product of each lane's words."""
-    fits, emit, widths = next(choice for choice in _CHOICES if choice[0](b.module, first, second))
+    _, emit, widths = next(choice for choice in _CHOICES if choice[0](b.module, first, second))
     width = _width(b.module, widths, total.lanes)
     if width == 0:
         return _plain(b, total, first, second)

@@ -138,9 +138,7 @@ def load_words(frame: Frame, address: Address, dtype: DType, lanes: int) -> Valu
     return _load_as(frame, address, 0, dtype, lanes, frame.loaded.setdefault(address.buffer, {}))
 
 
-def _load_as(
-    frame: Frame, address: Address, extra: int, dtype: DType, lanes: int, known: dict[str, Value]
-) -> Value:
+def _load_as(frame: Frame, address: Address, extra: int, dtype: DType, lanes: int, known: dict[str, Value]) -> Value:
     where = pointer(frame, address, extra)
     text = f"load {memory_type(dtype, lanes)}, ptr {where}, align {_align(address, extra)}"
     if text not in known:

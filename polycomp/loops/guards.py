@@ -8,7 +8,6 @@ from polycomp.dtypes import DType
 from polycomp.expr import Binary, Compare, Const, Expr, Var, binary, const, free_vars, linear_in, maximum, minimum
 from polycomp.loops.ir import Alloc, Block, For, If, Stmt
 from polycomp.loops.visit import block
-from polycomp.poly.tree import LoopKind
 
 
 def hoist_guards(stmt: Stmt) -> Stmt:

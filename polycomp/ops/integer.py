@@ -1,7 +1,7 @@
 """Products of matrices of 8-bit integers with 32-bit sums, plain and with the constant operand in groups of four.
 
-An *interleaved* matrix ``[K, N]`` is ``[ceil(N / nr), ceil(K / 4), nr, 4]``, zero padded: the four bytes that one word of
-a dot product instruction multiplies are neighbours, and the words of ``nr`` columns follow one another.
+An *interleaved* matrix ``[K, N]`` is ``[ceil(N / nr), ceil(K / 4), nr, 4]``, zero padded: the four bytes that one word
+of a dot product instruction multiplies are neighbours, and the words of ``nr`` columns follow one another.
 """
 
 from __future__ import annotations
@@ -132,9 +132,7 @@ def _padded(call: Call, a: Tensor, groups: Dim) -> Tensor:
 
 
 def _add_columns(call: Call, total: Tensor, bias: Tensor) -> Tensor:
-    return define(
-        f"{call.node}.bias", total.shape, axis_names(total), lambda *i: total[i] + bias[i[-1]], call.node
-    )
+    return define(f"{call.node}.bias", total.shape, axis_names(total), lambda *i: total[i] + bias[i[-1]], call.node)
 
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(

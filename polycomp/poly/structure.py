@@ -8,7 +8,7 @@ from polycomp.expr import Expr, Var
 from polycomp.poly.accesses import reads_of
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.leaves import storage_of, variables_in
-from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node
+from polycomp.poly.tree import Allocate, Leaf, Loop, Node
 from polycomp.poly.violations import Violation, ViolationKind
 
 

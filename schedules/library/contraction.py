@@ -280,7 +280,9 @@ class _Tiling:
         tensor = self.contraction.tensor
         assert self.roles.row is not None
         rows = constant(tensor.axes[self.roles.row].extent)
-        fitting = self.target.l2_bytes // 2 // max(1, self._depth() * self.contraction.step_bytes(self.contraction.other))
+        fitting = (
+            self.target.l2_bytes // 2 // max(1, self._depth() * self.contraction.step_bytes(self.contraction.other))
+        )
         most = max(1, fitting // self.tile.rows)
         if self.roles.rows or (rows is not None and rows <= most * self.tile.rows):
             return None

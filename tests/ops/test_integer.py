@@ -1,0 +1,46 @@
+"""Products of 8-bit integers against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from operator_oracle import make_call, ours
+
+from polycomp.dtypes import DType
+from polycomp.errors import DTypeError, ShapeError
+from polycomp.graph.ir import TensorType
+from polycomp.ops import operators
+from polycomp.passes.fold import interleave
+
+
+def bytes_of(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    return np.random.default_rng([seed, *shape]).integers(limits.min, limits.max + 1, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("types", [("uint8", "int8"), ("int8", "int8"), ("uint8", "uint8")])
+@pytest.mark.parametrize("shapes", [((3, 5), (5, 4)), ((7,), (7, 2)), ((2, 1, 3, 4), (5, 4, 3)), ((1, 1), (1, 1))])
+def test_matmul_integer(types: tuple[str, str], shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    a, b = (bytes_of(t, *s, seed=i) for i, (t, s) in enumerate(zip(types, shapes, strict=True)))
+    expected = np.matmul(a.astype(np.int32), b.astype(np.int32))
+    np.testing.assert_array_equal(ours("MatMulInteger", a, b), expected)
+
+
+@pytest.mark.parametrize(("m", "k", "n", "nr"), [(3, 8, 8, 4), (1, 7, 5, 8), (2, 1, 9, 4), (5, 6, 3, 2)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_interleaved(m: int, k: int, n: int, nr: int, biased: bool) -> None:
+    a, b = bytes_of("uint8", 2, m, k), bytes_of("int8", k, n)
+    bias = np.arange(n, dtype=np.int32) if biased else None
+    packed = ours("PackInterleaved", b, nr=nr)
+    np.testing.assert_array_equal(packed, interleave(b, {"nr": nr}))
+    expected = np.matmul(a.astype(np.int32), b.astype(np.int32)) + (0 if bias is None else bias)
+    np.testing.assert_array_equal(ours("MatMulInterleaved", a, packed, bias, n=n, nr=nr), expected)
+
+
+def test_wrong_operands_are_named() -> None:
+    wide = [TensorType(DType.INT32, (2, 2)), TensorType(DType.INT8, (2, 2))]
+    with pytest.raises(DTypeError, match="operands must be int8 or uint8, not int32"):
+        operators()["MatMulInteger"].infer(make_call("MatMulInteger", wide))
+    short = [TensorType(DType.INT8, (2, 9)), TensorType(DType.UINT8, (1, 2, 8, 4))]
+    with pytest.raises(ShapeError, match="does not fit"):
+        operators()["MatMulInterleaved"].infer(make_call("MatMulInterleaved", short, n=8, nr=8))

@@ -1,0 +1,48 @@
+"""Products of bytes get the signs that the machine's instruction takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graph_builder import Make, check, ops
+
+from polycomp.graph import Graph
+from polycomp.options import Options
+from polycomp.passes.fold import fold_constants
+from polycomp.passes.integers import pack_integers
+from polycomp.target import parse_target
+
+TARGETS = {
+    "mixed": "x86_64-linux-gnu,features=avx2+fma+avxvnni",
+    "any": "x86_64-linux-gnu,features=avx2+fma",
+    "same": "aarch64-linux-gnu,cpu=neoverse-n1",
+}
+
+
+def product(a: str, b: str, biased: bool = False) -> Graph:
+    make = Make()
+    matrix = np.random.default_rng(1).integers(np.iinfo(b).min, np.iinfo(b).max + 1, (7, 5))
+    y = make.op("MatMulInteger", make.input(3, 7, dtype=a), make.constant(matrix, b))
+    if biased:
+        y = make.op("Add", y, make.constant([1, 2, 3, 4, 5], "int32"))
+    return make.graph(y)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("a", "b"), [("int8", "int8"), ("int8", "uint8"), ("uint8", "int8"), ("uint8", "uint8")])
+@pytest.mark.parametrize("signs", TARGETS)
+def test_signs(a: str, b: str, signs: str, biased: bool) -> None:
+    target = parse_target(TARGETS[signs])
+    assert target.dot_signs == signs
+    packed = check(product(a, b, biased), pack_integers, target=target)
+    turned = {"mixed": a == b, "same": a != b, "any": False}[signs]
+    assert ops(packed).get("BitwiseXor", 0) == turned
+    (last,) = [n for n in packed.nodes if n.op == "MatMulInterleaved"]
+    assert len(last.inputs) == 2 + (biased or turned)
+    assert "PackInterleaved" not in ops(fold_constants(packed, Options(target=target)))
+
+
+def test_matrices_that_are_computed_are_left() -> None:
+    make = Make()
+    y = make.op("MatMulInteger", make.input(3, 7, dtype="uint8"), make.input(7, 5, dtype="int8"))
+    assert ops(check(make.graph(y), pack_integers)) == {"MatMulInteger": 1}
