@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from polycomp.errors import ScheduleError
 
@@ -23,6 +24,16 @@ class Decision:
     name: str
     value: Value
     alternatives: tuple[Value, ...]
+
+
+class Chooser(Protocol):
+    """Who makes the decisions of a schedule while it is built."""
+
+    def choose(self, name: str, own: Value, alternatives: Sequence[Value]) -> Value:
+        """One of the ``alternatives``; ``own`` is the library's choice."""
+
+    def check_known(self, made: Iterable[Decision]) -> None:
+        """Told, in the end, all that were made."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +52,17 @@ class Decisions:
     def replace(self, name: str, value: Value) -> Decisions:
         """These, with one choice made or changed."""
         return Decisions(tuple(sorted({**dict(self.values), name: value}.items())))
+
+    def choose(self, name: str, own: Value, alternatives: Sequence[Value]) -> Value:
+        """The choice of that name, else ``own``. Raises :class:`ScheduleError` when it is not an alternative."""
+        wanted = self.get(name)
+        if wanted is None:
+            return own
+        chosen = next((a for a in alternatives if a == wanted), None)
+        if chosen is None:
+            listed = ", ".join(map(repr, alternatives))
+            raise ScheduleError(f"{name!r} cannot be {wanted!r}; the alternatives are {listed}")
+        return chosen
 
     def check_known(self, made: Iterable[Decision]) -> None:
         """Raise :class:`ScheduleError` when a choice is none of the decisions that were ``made``."""
@@ -63,10 +85,21 @@ class Decisions:
     def from_json(cls, text: str) -> Decisions:
         """Read :meth:`to_json`'s text back. Raises :class:`ScheduleError` when it is not well formed."""
         try:
-            raw = json.loads(text)
+            return cls.from_dict(json.loads(text))
+        except ValueError as error:
+            raise _malformed(error) from error
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Decisions:
+        """The choices by name, as JSON has them. Raises :class:`ScheduleError` when they are not well formed."""
+        try:
             return cls(tuple(sorted((str(name), _value(value)) for name, value in raw.items())))
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ScheduleError(f"these are no decisions as Decisions.to_json writes them: {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise _malformed(error) from error
+
+
+def _malformed(error: Exception) -> ScheduleError:
+    return ScheduleError(f"these are no decisions as Decisions.to_json writes them: {error}")
 
 
 def _value(raw: object) -> Value:

@@ -51,6 +51,10 @@ class ExecutionError(PolycompError):
     """A run of a module failed, for instance because an index lay outside of its tensor."""
 
 
+class OutOfMemoryError(ExecutionError):
+    """A run of a module needs more memory than there is."""
+
+
 class ScheduleError(PolycompError):
     """A schedule primitive was used wrongly; the subclasses say how. The schedule is as it was before."""
 

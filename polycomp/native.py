@@ -147,9 +147,27 @@ class NativeFunction:
         return as_dim(simplify(wrap(workspace.shared) + workspace.per_thread))
 
     @functools.cached_property
+    def parts(self) -> ModuleParts:
+        """The module as it is linked, to be loaded here or in another process."""
+        kernel = self.kernel
+        operands = [Operand(Storage.INPUT, i) for i in range(len(kernel.inputs))]
+        operands += [Operand(Storage.OUTPUT, i) for i in range(len(kernel.outputs))]
+        sizes = self._nest.sizes
+        work = (flops(kernel.outputs), moved_bytes(kernel.inputs, kernel.outputs))
+        step = Step(self._symbol, tuple(operands), sizes, self._emitted.workspace, (kernel.name,), *work)
+        program = Program(kernel.name, sizes, len(kernel.inputs), len(kernel.outputs), (step,))
+        info = ModuleInfo(
+            inputs={t.name: TensorType(t.dtype, t.shape) for t in kernel.inputs},
+            outputs={t.name: TensorType(t.dtype, t.shape) for t in kernel.outputs},
+            symbols=tuple(_symbol(v, kernel.ranges.get(v, (0, None))) for v in sizes),
+            threads=self.threads,
+        )
+        return build_module(program, {self._symbol: self._object}, (), 0, info, self.target)
+
+    @functools.cached_property
     def module(self) -> Module:
         """The function as a serving module, which can be saved and loaded where no compiler is."""
-        return load_parts(self._parts(), self.threads)
+        return load_parts(self.parts, self.threads)
 
     def __call__(self, *arrays: Array, **named: Array) -> Any:
         """Run it. Raises :class:`InputError` naming everything that is wrong with the arguments."""
@@ -171,22 +189,6 @@ class NativeFunction:
         if twice:
             raise InputError(f"{self.kernel.name} was given {twice[0]!r} twice: by position and by name")
         return {**given, **named}
-
-    def _parts(self) -> ModuleParts:
-        kernel = self.kernel
-        operands = [Operand(Storage.INPUT, i) for i in range(len(kernel.inputs))]
-        operands += [Operand(Storage.OUTPUT, i) for i in range(len(kernel.outputs))]
-        sizes = self._nest.sizes
-        work = (flops(kernel.outputs), moved_bytes(kernel.inputs, kernel.outputs))
-        step = Step(self._symbol, tuple(operands), sizes, self._emitted.workspace, (kernel.name,), *work)
-        program = Program(kernel.name, sizes, len(kernel.inputs), len(kernel.outputs), (step,))
-        info = ModuleInfo(
-            inputs={t.name: TensorType(t.dtype, t.shape) for t in kernel.inputs},
-            outputs={t.name: TensorType(t.dtype, t.shape) for t in kernel.outputs},
-            symbols=tuple(_symbol(v, kernel.ranges.get(v, (0, None))) for v in sizes),
-            threads=self.threads,
-        )
-        return build_module(program, {self._symbol: self._object}, (), 0, info, self.target)
 
 
 def _symbol(size: Var, interval: Interval) -> Symbol:

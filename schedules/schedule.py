@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from polycomp.decisions import Decision, Decisions, Value
+from polycomp.decisions import Chooser, Decision, Decisions, Value
 from polycomp.errors import ExpressionError, IllegalScheduleError, ScheduleError
 from polycomp.expr import Interval, Var, const, free_vars, wrap
 from polycomp.poly.kernel import Kernel, Statement, statements_of
@@ -120,7 +120,7 @@ class Schedule(LoopPrimitives, StagePrimitives):
         name: str = "kernel",
         *,
         check: bool = True,
-        decisions: Decisions = _NONE,
+        decisions: Chooser = _NONE,
     ) -> None:
         made = _outputs(outputs)
         super().__init__(initial_kernel(made, inputs, ranges, name), check)
@@ -156,11 +156,7 @@ class Schedule(LoopPrimitives, StagePrimitives):
         repeated = sum(d.name.partition("#")[0] == name for d in self.decided)
         name = f"{name}#{repeated + 1}" if repeated else name
         possible = tuple(dict.fromkeys((value, *alternatives)))
-        chosen = next((a for a in possible if a == self.decisions.get(name)), None)
-        if chosen is None and self.decisions.get(name) is not None:
-            listed = ", ".join(map(repr, possible))
-            raise ScheduleError(f"{name!r} cannot be {self.decisions.get(name)!r}; the alternatives are {listed}")
-        made = value if chosen is None else chosen
+        made = cast(_Choice, self.decisions.choose(name, value, possible))
         self.decided += (Decision(name, made, possible),)
         return made
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from polycomp.driver.closeness import disagreement
 from polycomp.driver.compile import compile_model
 from polycomp.driver.observe import Observer
 from polycomp.importers.onnx.reference import ModelNode, ReferenceModel
@@ -15,9 +16,6 @@ from polycomp.options import Options
 from polycomp.runtime import Module
 
 Array = np.ndarray[Any, Any]
-
-TOLERANCE = {"float16": 2e-2, "float32": 1e-3, "float64": 1e-8}
-"""The largest error of an element that counts as equal, as a share of the tensor's largest magnitude; 0 for others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,29 +55,4 @@ def first_wrong(comparisons: Sequence[Comparison]) -> Comparison | None:
 
 def compare(node: ModelNode, name: str, got: Array, wanted: Array) -> Comparison:
     """How far ``got`` is from ``wanted``."""
-    if got.shape != wanted.shape or got.dtype != wanted.dtype:
-        problem = f"is {got.dtype}{list(got.shape)}, the reference is {wanted.dtype}{list(wanted.shape)}"
-        return Comparison(node, name, float("inf"), problem)
-    difference, at = _largest_difference(got, wanted)
-    scale = float(np.max(np.abs(_finite(wanted)), initial=0.0))
-    error = difference / scale if scale and np.isfinite(difference) else difference
-    if error <= TOLERANCE.get(str(got.dtype), 0.0):
-        return Comparison(node, name, error, "")
-    return Comparison(node, name, error, f"is {got[at]!s} at {list(at)}, the reference is {wanted[at]!s}")
-
-
-def _largest_difference(got: Array, wanted: Array) -> tuple[float, tuple[int, ...]]:
-    """The largest difference and where it is; infinite where only one is a NaN, or infinities differ."""
-    if not got.size:
-        return 0.0, ()
-    a, b = got.astype(np.float64), wanted.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.nan_to_num(np.abs(a - b), nan=np.inf, posinf=np.inf))
-    at = np.unravel_index(int(np.argmax(difference)), difference.shape)
-    return float(difference[at]), tuple(int(i) for i in at)
-
-
-def _finite(values: Array) -> Array:
-    numbers: Array = values.astype(np.float64)
-    return numbers[np.isfinite(numbers)]
+    return Comparison(node, name, *disagreement(got, wanted))

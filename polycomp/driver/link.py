@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,8 +39,19 @@ def build_module(
 def link_program(program: Program, kernel_objects: Mapping[str, bytes], target: Target) -> bytes:
     """The shared object of a program: kernels, thread pool, entry functions and the call from Python."""
     own = {"the entry": compile_ir(entry_ir(program, target), target)}
-    own["the thread pool"] = compile_ir(pool_ir(target), target)
-    own["the call from Python"] = compile_ir(caller_ir(target), target)
-    objects = {**own, **{f"kernel {symbol}": data for symbol, data in kernel_objects.items()}}
+    objects = {
+        **own,
+        **_common_objects(target),
+        **{f"kernel {symbol}": data for symbol, data in kernel_objects.items()},
+    }
     exports = [*ENTRY_SYMBOLS, *POOL_SYMBOLS, *CALLER_SYMBOLS]
     return link_shared(list(objects.values()), exports, soname="polycomp-module.so", labels=list(objects))
+
+
+@functools.cache
+def _common_objects(target: Target) -> Mapping[str, bytes]:
+    """The objects that all modules for a target share."""
+    return {
+        "the thread pool": compile_ir(pool_ir(target), target),
+        "the call from Python": compile_ir(caller_ir(target), target),
+    }

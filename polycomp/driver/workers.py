@@ -11,10 +11,10 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from polycomp.driver.kernel import CompiledKernel, KernelError, KernelTask, compile_kernel
-from polycomp.driver.worker import receive, send
+from polycomp.driver.messages import receive, send
 from polycomp.te import topological_order
 
 FEW_KERNELS = 2  # so few kernels are compiled sooner than a worker has started
@@ -32,7 +32,7 @@ class Workers:
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
             for _ in range(count):
-                self._processes.append(_start())
+                self._processes.append(start_process("polycomp.driver.worker"))
         except BaseException:
             self._stop()
             raise
@@ -103,16 +103,20 @@ class _Queue:
             return self._tasks.popleft() if self._tasks else None
 
 
-def _start() -> subprocess.Popen[bytes]:
-    """A worker process that imports from where this one does, but never from the current folder by accident."""
+def start_process(module: str, stderr: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """``python -m module``, which imports from where this one does, but never from the current folder by accident.
+
+    Messages go to its standard input and come from its standard output.
+    """
     path = os.pathsep.join(p for p in sys.path if p)
     # Ctrl-C reaches the whole process group: this process ends its workers, which inherit that the signal is blocked.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "polycomp.driver.worker"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             env={**os.environ, "PYTHONPATH": path},
         )
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from polycomp.errors import ExecutionError
+from polycomp.errors import OutOfMemoryError
 
 ALIGNMENT = 64
 _HUGE_PAGE = 2 << 20
@@ -26,7 +26,7 @@ def address_of(array: np.ndarray[Any, Any]) -> int:
 def allocate(size: int) -> Bytes:
     """``size`` bytes of private memory, 64-byte aligned; in huge pages, where the system has them, when it is large.
 
-    Raises :class:`ExecutionError` when there is not so much.
+    Raises :class:`OutOfMemoryError` when there is not so much.
     """
     if size < 2 * _HUGE_PAGE:
         return _aligned(empty_bytes(size + ALIGNMENT), size, ALIGNMENT)
@@ -50,15 +50,15 @@ def alignment_for(size: int) -> int:
 
 
 def empty_bytes(size: int) -> Bytes:
-    """An uninitialised numpy array. Raises :class:`ExecutionError` when there is not enough memory."""
+    """An uninitialised numpy array. Raises :class:`OutOfMemoryError` when there is not enough memory."""
     try:
         return np.empty(size, np.uint8)
     except MemoryError as e:
         raise _too_little(size) from e
 
 
-def _too_little(size: int) -> ExecutionError:
-    return ExecutionError(f"there is not enough memory for {size} bytes; run the module on smaller inputs")
+def _too_little(size: int) -> OutOfMemoryError:
+    return OutOfMemoryError(f"there is not enough memory for {size} bytes; run the module on smaller inputs")
 
 
 def _aligned(memory: Bytes, size: int, alignment: int) -> Bytes:

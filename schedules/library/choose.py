@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from polycomp.decisions import Decisions
+from polycomp.decisions import Chooser, Decisions
 from polycomp.expr import Interval, Var
 from polycomp.poly.kernel import Kernel
 from polycomp.schedules.library.analysis import as_contraction, computed, is_reduction
@@ -44,7 +44,7 @@ def build_schedule(
     outputs: Sequence[Tensor],
     ranges: Mapping[Var, Interval],
     target: Target,
-    decisions: Decisions = _LIBRARY,
+    decisions: Chooser = _LIBRARY,
 ) -> Schedule:
     """Like :func:`schedule_kernel`, but returns the schedule with its trace and its decisions."""
     merged_outputs, merged_inputs = collapse(inline_cheap(outputs), inputs)

@@ -1,0 +1,53 @@
+"""Comparing two programs: on programs whose times are numbers, with drift and noise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+
+from polycomp.tuner.timing import Effort, Run, compare
+
+
+class Machine:
+    """Programs that take what they should, times a speed that drifts with every run, and a little noise."""
+
+    def __init__(self, drift: float = 0.0, noise: float = 0.0) -> None:
+        self.drift, self.noise = drift, noise
+        self.runs = itertools.count()
+        self.random = random.Random(1)
+
+    def program(self, seconds: float) -> Run:
+        return lambda: seconds * (1 + self.drift * next(self.runs)) * math.exp(self.random.gauss(0, self.noise))
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.97, 1.0, 1.02])
+def test_drift_cancels(ratio: float) -> None:
+    machine = Machine(drift=0.002)
+    found = compare(machine.program(1e-3 * ratio), machine.program(1e-3), Effort())
+    assert found.ratio == pytest.approx(ratio, rel=0.01)
+
+
+def test_noise_takes_more_rounds_up_to_the_limit() -> None:
+    quiet, loud = Machine(noise=0.001), Machine(noise=0.2)
+    short = compare(quiet.program(1e-3), quiet.program(1e-3), Effort())
+    long = compare(loud.program(1e-3), loud.program(1e-3), Effort())
+    assert len(short.samples) == 3 < len(long.samples) <= 40
+    assert short.half_width < 0.01
+    assert long.ratio == pytest.approx(1.0, rel=0.1)
+
+
+def test_what_is_surely_slower_ends_early() -> None:
+    machine = Machine(noise=0.02)
+    found = compare(machine.program(1.5e-3), machine.program(1e-3), Effort())
+    assert len(found.samples) == 3
+
+
+def test_what_is_far_slower_has_no_rounds() -> None:
+    machine = Machine()
+    found = compare(machine.program(5e-3), machine.program(1e-3), Effort())
+    assert found.samples == (5e-3,)
+    assert (found.ratio, found.half_width) == (pytest.approx(5.0), math.inf)
+    assert next(machine.runs) == 5

@@ -1,0 +1,165 @@
+"""What the timing process does: it runs candidates, checks what they compute, and times them beside the best so far.
+
+There is one per machine, so that nothing else is timed at the same time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from polycomp.driver.closeness import disagreement
+from polycomp.runtime import Module, ModuleParts, dims, load_parts
+from polycomp.tuner.serving import ProcessFailure
+from polycomp.tuner.status import Status
+from polycomp.tuner.timing import Effort, Run, compare
+
+Array = np.ndarray[Any, Any]
+Feed = Mapping[str, Array]
+
+OPEN_SIZE = 64
+"""What sizes that are bound at run time are while tuning, where their range allows."""
+
+_KEPT = 4  # workloads whose inputs are kept at the same time
+_MOST_COPIES = 16  # of a workload's constants
+_RUNS = 7  # that tell the time of the reference
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What candidates of the workload ``key`` are measured against.
+
+    ``library`` is its kernel with the library's own schedule; ``plain`` one without a schedule, by which the former is
+    checked (None: it was checked before); ``incumbent`` the best so far, which takes ``seconds`` (None: it is the
+    library's own, to be timed). ``constants`` are the positions of inputs that are weights, and ``cache_bytes`` is the
+    size of the cache in which these must not be found.
+    """
+
+    key: str
+    threads: int
+    library: ModuleParts
+    plain: ModuleParts | None
+    incumbent: ModuleParts | None
+    seconds: float | None
+    constants: tuple[int, ...]
+    cache_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A request to time ``parts``, a candidate of the workload ``key``."""
+
+    key: str
+    parts: ModuleParts
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """``seconds``, corrected for drift, and ``samples``; ``unknown`` when the reference must be sent first."""
+
+    seconds: float = 0.0
+    samples: tuple[float, ...] = ()
+    unknown: bool = False
+
+
+class Bench:
+    """Candidates of a few workloads, each beside its incumbent."""
+
+    def __init__(self, effort: Effort) -> None:
+        self.effort = effort
+        self._setups: OrderedDict[str, _Setup] = OrderedDict()
+
+    def answer(self, request: Any) -> Measured:
+        """Serve a :class:`Reference` or a :class:`Measure`. Raises :class:`ProcessFailure` for wrong results."""
+        if isinstance(request, Reference):
+            self._setups[request.key] = setup = _Setup(request, self.effort)
+            while len(self._setups) > _KEPT:
+                self._setups.popitem(last=False)
+            return Measured(setup.seconds)
+        known = self._setups.get(request.key)
+        if known is None:
+            return Measured(unknown=True)
+        self._setups.move_to_end(request.key)
+        return known.measure(request.parts)
+
+
+class _Setup:
+    """Inputs and expected outputs of a workload, and its incumbent."""
+
+    def __init__(self, reference: Reference, effort: Effort) -> None:
+        self.effort, self.threads = effort, reference.threads
+        library = load_parts(reference.library, reference.threads)
+        self.feeds = _feeds(library, reference)
+        self.expected = self._results(library)
+        if reference.plain is not None:
+            found, self.expected = self.expected, self._results(load_parts(reference.plain, 1))
+            self._check(found, "of the schedule library ")
+        self.incumbent = library if reference.incumbent is None else load_parts(reference.incumbent, self.threads)
+        run = self._runner(self.incumbent)
+        self.seconds = reference.seconds or statistics.median(run() for _ in range(_RUNS))
+
+    def measure(self, parts: ModuleParts) -> Measured:
+        """Check and time a candidate, which becomes the incumbent if it is faster."""
+        module = load_parts(parts, self.threads)
+        self._check(self._results(module), "")
+        found = compare(self._runner(module), self._runner(self.incumbent), self.effort)
+        seconds = found.ratio * self.seconds
+        if seconds < self.seconds:
+            self.incumbent, self.seconds = module, seconds
+        return Measured(seconds, found.samples)
+
+    def _results(self, module: Module) -> Feed:
+        """The outputs as vectors: schedules may merge dimensions."""
+        outputs = module.run(_shaped(self.feeds[0], module))
+        return {name: array.reshape(-1) for name, array in outputs.items()}
+
+    def _check(self, found: Feed, whose: str) -> None:
+        for name, wanted in self.expected.items():
+            problem = disagreement(found[name], wanted)[1]
+            if problem:
+                raise ProcessFailure(Status.WRONG, f"the result {name} {whose}{problem}")
+
+    def _runner(self, module: Module) -> Run:
+        turns: Iterator[Feed] = itertools.cycle([_shaped(feed, module) for feed in self.feeds])
+        return lambda: module.run_profiled(next(turns))[1][0].nanoseconds * 1e-9
+
+
+def _shapes(module: Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs, with open sizes chosen."""
+    sizes = {s.name: _open_size(s.minimum, s.maximum) for s in module.manifest.symbols}
+    return {spec.name: tuple(dims.evaluate(d, sizes) for d in spec.shape) for spec in module.inputs}
+
+
+def _shaped(feed: Feed, module: Module) -> Feed:
+    return {name: feed[name].reshape(shape) for name, shape in _shapes(module).items()}
+
+
+def _feeds(module: Module, reference: Reference) -> Sequence[Feed]:
+    """Random inputs as vectors, several times: with the same activations, and constants of their own.
+
+    All copies of the constants together are twice as large as the cache, as other layers' weights are in a model.
+    """
+    random, shapes = np.random.default_rng(0), _shapes(module)
+    feed = {spec.name: _random(math.prod(shapes[spec.name]), spec.dtype, random) for spec in module.inputs}
+    constants = [module.inputs[i].name for i in reference.constants]
+    total = sum(feed[name].nbytes for name in constants)
+    copies = min(_MOST_COPIES, -(-2 * reference.cache_bytes // total)) if total else 1
+    return [feed, *({**feed, **{n: feed[n].copy() for n in constants}} for _ in range(copies - 1))]
+
+
+def _open_size(low: int, high: int | None) -> int:
+    return max(low, min(OPEN_SIZE, OPEN_SIZE if high is None else high))
+
+
+def _random(count: int, dtype: str, random: np.random.Generator) -> Array:
+    """Normal floats; integers and bools are 0 or 1, which suits masks, token and class numbers alike."""
+    if dtype.startswith("float"):
+        return random.standard_normal(count).astype(dtype)
+    return random.integers(0, 2, count).astype(dtype)

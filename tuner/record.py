@@ -1,0 +1,56 @@
+"""One measurement as a line of JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from polycomp.decisions import Decisions
+from polycomp.errors import PolycompError, ScheduleError
+
+SCHEMA = 1
+
+
+class RecordError(PolycompError):
+    """A line of a tuning log that is damaged, or of a later schema."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """``workload`` is the digest of a kernel's canonical text, ``symbol`` its name in modules, ``target`` the key of
+    the :class:`~polycomp.target.Target`, ``decisions`` a complete set of them.
+
+    ``status`` is a :class:`~polycomp.tuner.status.Status`; ``seconds`` is a run's time and ``samples`` those of single
+    runs, both empty unless it is ``ok``. ``versions`` are those of what compiled it.
+    """
+
+    workload: str
+    symbol: str
+    target: str
+    decisions: Decisions
+    status: str
+    seconds: float | None
+    samples: tuple[float, ...]
+    error: str
+    versions: dict[str, str]
+
+    def to_line(self) -> bytes:
+        """The record as a line, with its end."""
+        fields = {"schema": SCHEMA, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
+        fields["decisions"] = dict(self.decisions.values)
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Record:
+        """Raises :class:`RecordError` for what is no such line."""
+        try:
+            fields: dict[str, Any] = json.loads(line)
+            schema = fields.pop("schema")
+            if schema != SCHEMA:
+                raise RecordError(f"it is of schema {schema}; this polycomp reads schema {SCHEMA}")
+            decisions = Decisions.from_dict(fields["decisions"])
+            samples = tuple(map(float, fields["samples"]))
+            return cls(**{**fields, "decisions": decisions, "samples": samples})
+        except (AttributeError, KeyError, TypeError, ValueError, ScheduleError) as error:
+            raise RecordError(f"it is no record of a measurement: {type(error).__name__}: {error}") from error

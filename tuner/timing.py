@@ -1,0 +1,75 @@
+"""Timing two programs in turns until it is known well enough which is faster, and by how much."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable
+
+Run = Callable[[], float]
+"""Runs a program once; returns its seconds."""
+
+_LEAST_ROUNDS = 3
+_MOST_RUNS = 50  # per round
+_SURE = 2.5  # standard errors on both sides of the mean: 98 % of a normal distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """``seconds`` that a comparison may take, most of them in rounds of ``round_seconds`` per program.
+
+    It ends when the ratio is known to ``precision``, or is surely larger than ``hopeless``. A candidate that takes
+    ``far`` times as long in its first two runs has no rounds at all.
+    """
+
+    seconds: float = 0.12
+    round_seconds: float = 0.002
+    precision: float = 0.01
+    hopeless: float = 1.05
+    far: float = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """``ratio`` of the candidate's time to the incumbent's, with the half-width of its confidence interval (as a share;
+    infinite for a single look), and the seconds of the candidate's runs, medians of rounds."""
+
+    ratio: float
+    half_width: float
+    samples: tuple[float, ...]
+
+
+def compare(candidate: Run, incumbent: Run, effort: Effort) -> Comparison:
+    """Time both in alternating rounds: what changes the machine's speed meets both alike."""
+    candidate()  # the first run of new code meets cold caches and page faults
+    ours, theirs = min(candidate(), candidate()), min(incumbent(), incumbent())
+    if ours > effort.far * theirs:
+        return Comparison(ours / theirs, math.inf, (ours,))
+    spent, logs, samples = 0.0, list[float](), list[float]()
+    while len(logs) < _LEAST_ROUNDS or spent < effort.seconds:
+        pair = [(candidate, ours), (incumbent, theirs)]
+        times = [_round(run, expected, effort) for run, expected in (pair if len(logs) % 2 else reversed(pair))]
+        (our_median, our_sum), (their_median, their_sum) = times if len(logs) % 2 else reversed(times)
+        spent += our_sum + their_sum
+        logs.append(math.log(our_median / their_median))
+        samples.append(our_median)
+        if len(logs) >= _LEAST_ROUNDS and _is_enough(logs, effort):
+            break
+    return Comparison(math.exp(statistics.median(logs)), _half_width(logs), tuple(samples))
+
+
+def _round(run: Run, expected: float, effort: Effort) -> tuple[float, float]:
+    """The median and the sum of some runs."""
+    count = max(1, min(_MOST_RUNS, round(effort.round_seconds / max(expected, 1e-9))))
+    times = [run() for _ in range(count)]
+    return max(statistics.median(times), 1e-9), sum(times)
+
+
+def _half_width(logs: list[float]) -> float:
+    return _SURE * statistics.stdev(logs) / math.sqrt(len(logs))
+
+
+def _is_enough(logs: list[float], effort: Effort) -> bool:
+    half = _half_width(logs)
+    return half < effort.precision or statistics.fmean(logs) - half > math.log(effort.hopeless)
