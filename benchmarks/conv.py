@@ -10,7 +10,7 @@ once and not per layer; so two times are shown:
 
 Ratios above 1 mean that polycomp is faster. Errors are relative to a convolution in float64 of some of the channels.
 
-    python benchmarks/conv.py [--only 3x3] [--only vgg19] [--threads 1] [--rounds 3] [--against openvino] [--json]
+    python benchmarks/conv.py [--only 3x3] [--only vgg19] [--threads 1] [--rounds 12] [--against openvino] [--json]
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ import polycomp as pc
 
 _BORDERS = ("to_blocked", "from_blocked", "copy")
 _CHECKED_CHANNELS = 8
-_PROFILED_SECONDS = 0.06
-"""Aim for the profiled calls of one competitor in one round."""
+_PROFILED_SECONDS = 0.015
+"""Aim for the profiled calls of one competitor in one round: short, so that both meet a machine of the same speed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _time_kernels(
     _, steps = module.run_profiled(feeds)
     row.algorithm = " + ".join(dict.fromkeys(_stem(s.symbol) for s in steps if not _is_border(s.symbol)))
     seconds = max(1e-9 * sum(s.nanoseconds for s in steps), 1e-5)
-    calls = max(3, min(200, round(_PROFILED_SECONDS / seconds)))
+    calls = max(2, min(200, round(_PROFILED_SECONDS / seconds)))
     ours: list[int] = []
     for _ in range(arguments.rounds):
         for _ in range(calls):
@@ -309,7 +309,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="layers or models containing TEXT")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds per layer (3)")
+    parser.add_argument("--rounds", type=int, default=12, help="interleaved rounds per layer (12)")
     parser.add_argument("--call", action="store_true", help="time whole calls as well")
     parser.add_argument(
         "--against", action="append", default=[], choices=["mnn", "openvino"], help="another competitor"
