@@ -19,6 +19,7 @@ from polycomp.schedules.library.analysis import (
     access_number,
     as_contraction,
     constant,
+    depends_on,
     is_reduction,
     stride_of,
 )
@@ -222,9 +223,15 @@ class _Tiling:
             return column_arrival(self._depth(), width, vectors, self.target)
 
         space = (self._extent(self.roles.outer_row), self._extent(self.roles.row), vectors)
-        tile = choose_tile(space, self.target.vector_registers, allowed, arrival, self._depth())
-        possible = [t for width in allowed for t in row_tiles(space, width, self.target.vector_registers)]
+        tile = choose_tile(space, self._registers(), allowed, arrival, self._depth())
+        possible = [t for width in allowed for t in row_tiles(space, width, self._registers())]
         return self._decide("tile", tile, possible)
+
+    def _registers(self) -> int:
+        """Registers for a tile: half of them where rows are not broadcast but vectors themselves (a depthwise
+        convolution), which stay in registers from one tap to the next."""
+        vector = self.contraction.tensor.axes[-1]
+        return self.target.vector_registers // (2 if depends_on(self.contraction.other, vector) else 1)
 
     def _decide(self, what: str, value: _Choice, alternatives: Sequence[_Choice]) -> _Choice:
         return self.schedule.decide(f"{self.contraction.tensor.name}.{what}", value, alternatives)
@@ -367,13 +374,13 @@ class _Tiling:
         return min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
 
     def _are_rows_far(self) -> bool:
-        """Whether each step of the reduction's first loop reads rows in another place of an operand that no cache of
-        the core's own holds."""
+        """Whether each step of the reduction's first loop reads rows in another place of an operand that the
+        first-level cache does not hold: the hardware foresees no jumps."""
         if self.rows_per_block:
             return False
         source, (first, *rest) = self.contraction.other.source, self.contraction.step_axes
         size = math.prod(constant(n) or 1 for n in source.shape) * self.contraction.other.dtype.bytes
-        return first in self.contraction.other.indices and bool(rest) and size > self.target.l2_bytes
+        return first in self.contraction.other.indices and bool(rest) and size > self.target.l1_bytes
 
     def _decide_steps_per_request(self, outer: _Outer) -> int:
         """Steps of the reduction (unrolled) in which a tile asks once for its share of the next column's panel; 0 when

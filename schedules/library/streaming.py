@@ -18,6 +18,7 @@ from polycomp.target import Target
 from polycomp.te import Tensor
 
 _MOST_ROWS = 32  # with more, the work of copying the matrix into panels is a small part
+_LEAST_DEPTH = 32  # a register tile follows so many rows of the matrix at once, and adds to no results in memory
 _TILE_ROWS = 8
 _TILE_VECTORS = 2
 _STREAMS = 16  # rows of the matrix that are read side by side: the hardware follows some tens of streams
@@ -37,7 +38,8 @@ def decide_streamed(schedule: Schedule, contraction: Contraction, target: Target
         return False
     if rows > 2 * _MOST_ROWS:
         return False
-    pays = rows <= _MOST_ROWS and depth * width * load.dtype.bytes > target.l1_bytes
+    far, deep = depth * width * load.dtype.bytes > target.l1_bytes, depth > _LEAST_DEPTH
+    pays = rows <= _MOST_ROWS and far and deep
     return schedule.decide(f"{tensor.name}.streamed", pays, [False, True])
 
 

@@ -280,21 +280,33 @@ TINY_CACHES = dataclasses.replace(SMALL, l1_bytes=64, l2_bytes=1024, cores=2)
 @pytest.mark.parametrize("batch", [(), (2,)])
 @pytest.mark.parametrize("rows", [1, 5, 13])
 def test_a_matrix_larger_than_the_first_cache_is_streamed_for_a_few_rows(rows: int, batch: tuple[int, ...]) -> None:
-    inputs, outputs = matmul(rows, 43, 21, batch=batch)
+    inputs, outputs = matmul(rows, 43, 37, batch=batch)
     trace = str(build_schedule("k", inputs, outputs, {}, TINY_CACHES).trace)
     assert "cache_read" not in trace  # in place, where tall products copy it into panels
     check((inputs, outputs), target=TINY_CACHES)
 
 
 def test_an_operand_that_a_streamed_product_computes_first_is_vectors() -> None:
-    x, w = te.placeholder((5, 21), name="x"), te.placeholder((21, 43), name="w")
-    r = te.reduce_axis(21, "r")
-    gate = te.compute((5, 21), lambda i, k: x[i, k] * unary("sigmoid", x[i, k]), "gate")
+    x, w = te.placeholder((5, 37), name="x"), te.placeholder((37, 43), name="w")
+    r = te.reduce_axis(37, "r")
+    gate = te.compute((5, 37), lambda i, k: x[i, k] * unary("sigmoid", x[i, k]), "gate")
     product = te.compute((5, 43), lambda i, j: te.sum(gate[i, r] * w[r, j], r), "c")
     schedule = _schedule(([x, w], [product]), TINY_CACHES)
     assert any(d.name == "c.streamed" and d.value for d in schedule.decided)
     assert schedule.loop(schedule["gate"].loops[-1]).kind is LoopKind.VECTOR
     check(([x, w], [product]), target=TINY_CACHES)
+
+
+def test_a_product_of_a_few_steps_is_not_streamed() -> None:
+    inputs, outputs = matmul(13, 600, 6)
+    schedule = build_schedule("k", inputs, outputs, {}, TINY_CACHES)
+    assert [d.value for d in schedule.decided if d.name.endswith(".streamed")] == [False]
+
+
+def test_a_depthwise_tile_keeps_its_rows_in_registers() -> None:
+    inputs, outputs = depthwise(8, 40, pad=1)
+    (tile,) = (d.value for d in build_schedule("k", inputs, outputs, {}, SMALL).decided if d.name.endswith(".tile"))
+    assert isinstance(tile, tuple) and tile[0] * tile[1] * tile[2] <= SMALL.vector_registers // 2
 
 
 def test_a_matrix_is_copied_into_panels_for_many_rows() -> None:
