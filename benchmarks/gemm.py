@@ -1,22 +1,26 @@
-"""Matrix products: polycomp against numpy's BLAS and onnxruntime, in GFLOP/s.
+"""Matrix products: polycomp against numpy's BLAS and onnxruntime, in GFLOP/s (of integers, in 10^9 operations/s).
 
 polycomp and onnxruntime get a model of one MatMul, with B as a constant (which may be packed beforehand) or as an
 input; numpy multiplies into a given array. Each thread count is measured in a process of its own, because a BLAS reads
 its number of threads when it is loaded. All figures contain the call from Python, about 10 microseconds.
 
-    python benchmarks/gemm.py [--threads 1,2] [--b constant,given] [--only 512x512x512] [--rounds 7] [--json]
+Of narrow types, float16 is MatMul, and int8 is MatMulInteger of uint8 by int8; onnxruntime alone is the peer there.
+
+    python benchmarks/gemm.py [--dtype float32,float16,int8] [--threads 1,2] [--b constant,given] [--only 512x512x512]
+                              [--rounds 7] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -35,6 +39,9 @@ SIZES = (
 )  # fmt: skip
 """M, K, N."""
 
+ROUNDING = {"float32": 1.0, "float16": 8.0, "int8": 0.0}
+"""The tolerated error by type, in units of the option's: that of results in 11 bits, and none of integers."""
+
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
 
@@ -42,6 +49,7 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", 
 class Row:
     """GFLOP/s of each competitor on A [m, k] times B [k, n]; ``failure`` says why polycomp has none."""
 
+    dtype: str
     m: int
     k: int
     n: int
@@ -55,42 +63,56 @@ class Row:
     def ratio(self) -> float | None:
         """polycomp's speed by that of the faster peer."""
         ours = self.gflops.get("polycomp")
-        return None if ours is None else ours / max(self.gflops["numpy"], self.gflops["onnxruntime"])
+        peers = [speed for name, speed in self.gflops.items() if name != "polycomp"]
+        return None if ours is None else ours / max(peers)
+
+
+def operands(size: tuple[int, int, int], dtype: str) -> tuple[Array, Array]:
+    """A and B; of ``int8`` A is unsigned, as quantisers write activations."""
+    m, k, n = size
+    generator = np.random.default_rng(0)
+    if dtype == "int8":
+        return generator.integers(0, 256, (m, k), np.uint8), generator.integers(-128, 128, (k, n), np.int8)
+    a, b = (generator.standard_normal(s, dtype=np.float32) for s in ((m, k), (k, n)))
+    return a.astype(dtype), b.astype(dtype)
 
 
 def matmul_model(a: Array, b: Array, constant: bool) -> onnx.ModelProto:
-    """A model of ``y = MatMul(a, b)`` for arrays of these shapes, with ``b`` a constant or an input."""
-    inputs = [helper.make_tensor_value_info("a", TensorProto.FLOAT, a.shape)]
+    """A model of ``y = a @ b`` for arrays of these shapes and types, with ``b`` a constant or an input."""
+    integers = a.dtype.kind in "ui"
+    types = [helper.np_dtype_to_tensor_dtype(x.dtype) for x in (a, b)]
+    inputs = [helper.make_tensor_value_info("a", types[0], a.shape)]
     if not constant:
-        inputs.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, b.shape))
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, (a.shape[0], b.shape[1]))
+        inputs.append(helper.make_tensor_value_info("b", types[1], b.shape))
+    result = TensorProto.INT32 if integers else types[0]
+    output = helper.make_tensor_value_info("y", result, (a.shape[0], b.shape[1]))
     weights = [numpy_helper.from_array(b, "b")] if constant else []
-    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "gemm", inputs, [output], weights)
+    node = helper.make_node("MatMulInteger" if integers else "MatMul", ["a", "b"], ["y"])
+    graph = helper.make_graph([node], "gemm", inputs, [output], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def measure(size: tuple[int, int, int], kind: str, threads: int, rounds: int) -> Row:
+def measure(size: tuple[int, int, int], dtype: str, kind: str, threads: int, rounds: int) -> Row:
     """All competitors on one product."""
     m, k, n = size
-    generator = np.random.default_rng(0)
-    a, b = (generator.standard_normal(s, dtype=np.float32) for s in ((m, k), (k, n)))
-    out = np.empty((m, n), np.float32)
+    a, b = operands(size, dtype)
     model = matmul_model(a, b, kind == "constant")
     feeds = {"a": a} if kind == "constant" else {"a": a, "b": b}
-    runs: dict[str, Callable[[], object]] = {
-        "numpy": lambda: np.matmul(a, b, out=out),
-        "onnxruntime": onnxruntime_peer.open_peer(model.SerializeToString(), feeds, threads).run,
-    }
+    runs = {"onnxruntime": onnxruntime_peer.open_peer(model.SerializeToString(), feeds, threads).run}
+    if dtype == "float32":
+        out = np.empty((m, n), np.float32)
+        runs["numpy"] = lambda: np.matmul(a, b, out=out)
     error, failure = None, ""
     try:
         ours = module_peer(pc.compile(model, target="cpu", threads=threads), feeds)
-        error = relative_error([ours.outputs()["y"]], [a @ b])
+        exact = a.astype(np.float64) @ b.astype(np.float64)
+        error = relative_error([ours.outputs()["y"]], [exact])
         runs["polycomp"] = ours.run
     except Exception as problem:  # noqa: BLE001 - whatever went wrong is told in the row
         failure = f"{type(problem).__name__}: {problem}"
     seconds = interleaved(runs, rounds)
     gflops = {name: 2e-9 * m * k * n / s for name, s in seconds.items()}
-    return Row(m, k, n, kind, threads, gflops, error, failure)
+    return Row(dtype, m, k, n, kind, threads, gflops, error, failure)
 
 
 def measure_in_processes(arguments: argparse.Namespace) -> list[Row]:
@@ -98,7 +120,7 @@ def measure_in_processes(arguments: argparse.Namespace) -> list[Row]:
     rows = []
     for threads in arguments.threads.split(","):
         limits = dict.fromkeys(BLAS_VARIABLES, threads)
-        options = ["--b", arguments.b, "--rounds", str(arguments.rounds)]
+        options = ["--dtype", arguments.dtype, "--b", arguments.b, "--rounds", str(arguments.rounds)]
         options += [o for name in arguments.only for o in ("--only", name)]
         command = [sys.executable, __file__, "--worker", threads, *options]
         done = subprocess.run(command, env=os.environ | limits, stdout=subprocess.PIPE, text=True, check=True)
@@ -109,29 +131,32 @@ def measure_in_processes(arguments: argparse.Namespace) -> list[Row]:
 def work(arguments: argparse.Namespace) -> None:
     """The worker: measure everything with one thread count and print it as JSON."""
     rows = []
-    for kind in arguments.b.split(","):
-        for size in SIZES:
-            name = "x".join(map(str, size))
-            if not arguments.only or name in arguments.only:
-                print(f"{name}, {kind} B, {arguments.worker} threads ...", file=sys.stderr)
-                rows.append(measure(size, kind, arguments.worker, arguments.rounds))
+    for dtype, kind, size in itertools.product(arguments.dtype.split(","), arguments.b.split(","), SIZES):
+        name = "x".join(map(str, size))
+        if not arguments.only or name in arguments.only:
+            print(f"{name} of {dtype}, {kind} B, {arguments.worker} threads ...", file=sys.stderr)
+            rows.append(measure(size, dtype, kind, arguments.worker, arguments.rounds))
     print(json.dumps([dataclasses.asdict(row) for row in rows]))
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print a table with a geometric mean per thread count and kind of B."""
+    """Print a table with a geometric mean per type, thread count and kind of B."""
     table = rich.table.Table(title="MatMul in GFLOP/s (ratio above 1: polycomp is faster than both)")
-    heads = ("M x K x N", "B", "threads", "polycomp", "onnxruntime", "numpy", "ratio", "rel. error")
+    heads = ("M x K x N", "type", "B", "threads", "polycomp", "onnxruntime", "numpy", "ratio", "rel. error")
     for head in heads:
         table.add_column(head, justify="right")
     for row in rows:
-        speeds = [_text(row.gflops.get(name), ".1f") for name in ("polycomp", "onnxruntime", "numpy")]
+        ours, *peers = (row.gflops.get(name, math.nan) for name in ("polycomp", "onnxruntime", "numpy"))
+        speeds = [_text(None if math.isnan(ours) else ours, ".1f"), *(_text(p, ".1f") for p in peers)]
         name = f"{row.m} x {row.k} x {row.n}"
-        table.add_row(name, row.b, str(row.threads), *speeds, _text(row.ratio, ".3f"), _text(row.error, ".1e"))
+        table.add_row(
+            name, row.dtype, row.b, str(row.threads), *speeds, _text(row.ratio, ".3f"), _text(row.error, ".1e")
+        )
     table.add_section()
-    for kind, threads in dict.fromkeys((row.b, row.threads) for row in rows):
-        ratios = [r.ratio for r in rows if (r.b, r.threads) == (kind, threads) and r.ratio is not None]
-        table.add_row("geometric mean", kind, str(threads), "", "", "", _text(geometric_mean(ratios), ".3f"), "")
+    for dtype, kind, threads in dict.fromkeys((row.dtype, row.b, row.threads) for row in rows):
+        same = [r.ratio for r in rows if (r.dtype, r.b, r.threads) == (dtype, kind, threads)]
+        mean = _text(geometric_mean(r for r in same if r is not None), ".3f")
+        table.add_row("geometric mean", dtype, kind, str(threads), "", "", "", mean, "")
     console = rich.console.Console(width=None if sys.stdout.isatty() else 110)
     console.print(table)
     for failure in dict.fromkeys(row.failure for row in rows if row.failure):
@@ -154,12 +179,13 @@ def main() -> int:
         print(json.dumps([dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows], indent=1))
     else:
         show(rows)
-    return 1 if any(row.error is None or row.error > arguments.tolerance for row in rows) else 0
+    return 1 if any(row.error is None or row.error > arguments.tolerance * ROUNDING[row.dtype] for row in rows) else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", default="1,2", metavar="N,N", help="thread counts to measure with (1,2)")
+    parser.add_argument("--dtype", default="float32", help="float32, float16, int8 or several, with commas between")
     parser.add_argument("--b", default="constant,given", help="constant, given or both, with a comma between")
     parser.add_argument("--only", action="append", default=[], metavar="MxKxN", help="measure this size alone")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per size (7)")
