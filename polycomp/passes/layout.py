@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from polycomp.dtypes import DType
+from polycomp.dtypes import DType, as_dtype
 from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
 from polycomp.ops.blocked import fills_blocks
@@ -24,13 +24,17 @@ _FEW_CHANNELS = 4
 """Up to here (the image) a convolution reads its input plain: blocks would be mostly padding."""
 
 
+_TYPES = (DType.FLOAT32, DType.FLOAT16)
+"""Element types of blocked tensors; both are computed in float32."""
+
+
 def block_size(options: Options) -> int:
     """Channels in a block: the float32 lanes of one vector register."""
     return options.target.lanes(4)
 
 
 def choose_layout(graph: Graph, options: Options) -> Graph:
-    """Rewrite float32 2-D convolutions and their neighbours to blocked operators."""
+    """Rewrite float32 and float16 2-D convolutions and their neighbours to blocked operators."""
     return _Blocking(graph, options).run()
 
 
@@ -57,7 +61,7 @@ class _Blocking:
     def _rewrite(self, node: Node) -> str | None:
         """The blocked twin of the node's output; None leaves the node plain."""
         kind = self.editor.type(node.outputs[0])
-        if kind.dtype is not DType.FLOAT32 or kind.rank != 4 or not isinstance(kind.shape[1], int):
+        if kind.dtype not in _TYPES or kind.rank != 4 or not isinstance(kind.shape[1], int):
             return None
         handler = _HANDLERS.get(node.op)
         if handler is not None:
@@ -137,7 +141,12 @@ def _filtering_tile(blocking: _Blocking, node: Node, weights: tuple[int, ...]) -
     """The tiles by which to filter a convolution (``passes/filtering``); None leaves it direct."""
     outputs, channels, *kernel = weights
     steps = {*node.attributes["strides"], *node.attributes["dilations"], node.attributes["group"]}
-    if steps != {1} or kernel != kernel[:1] * 2 or channels % blocking.block:
+    if (
+        blocking.editor.type(node.outputs[0]).dtype is not DType.FLOAT32
+        or steps != {1}
+        or kernel != kernel[:1] * 2
+        or channels % blocking.block
+    ):
         return None
     height, width = blocking.editor.shape(node.outputs[0])[2:]
     layer = Layer(channels, outputs, kernel[0], int(height), int(width))  # type: ignore[arg-type]
@@ -214,7 +223,7 @@ def _operand(blocking: _Blocking, value: str, node: Node, channels: int) -> str 
     if array is not None:
         return _constant_operand(blocking, array, node, channels)
     kind = editor.type(value)
-    if kind.dtype is not DType.FLOAT32 or kind.rank != 4 or kind.shape[1] != channels:
+    if kind.dtype not in _TYPES or kind.rank != 4 or kind.shape[1] != channels:
         return None
     return blocking.to_blocked(value, node)
 
@@ -223,7 +232,7 @@ def _constant_operand(blocking: _Blocking, array: Array, node: Node, channels: i
     if array.size == 1:
         return blocking.editor.add_constant(array.reshape(()), f"{node.name}.scalar")
     full = array.reshape((1,) * (4 - array.ndim) + array.shape) if array.ndim <= 4 else None
-    if full is None or full.dtype != np.float32:
+    if full is None or as_dtype(full.dtype) not in _TYPES:
         return None
     if full.shape[1] == 1:
         return blocking.editor.add_constant(full[..., np.newaxis], f"{node.name}.operand")

@@ -15,6 +15,7 @@ from polycomp.schedules.library.elementwise import schedule_elementwise
 from polycomp.schedules.library.prepare import inline_cheap
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.transformed import as_transformed, schedule_transformed
+from polycomp.schedules.library.widening import widen_operands
 from polycomp.schedules.schedule import Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
@@ -47,7 +48,7 @@ def build_schedule(
     decisions: Chooser = _LIBRARY,
 ) -> Schedule:
     """Like :func:`schedule_kernel`, but returns the schedule with its trace and its decisions."""
-    merged_outputs, merged_inputs = collapse(inline_cheap(outputs), inputs)
+    merged_outputs, merged_inputs = collapse(widen_operands(inline_cheap(outputs)), inputs)
     schedule = Schedule(merged_outputs, merged_inputs, ranges, name, check=False, decisions=decisions)
     stages = computed(merged_outputs)
     contractions = [t for t in stages if as_contraction(t) is not None]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from graph_builder import Make, check, ops
 
 from polycomp.dtypes import DType
 from polycomp.expr import Var
 from polycomp.graph import Graph, Symbol
+from polycomp.options import Options
 from polycomp.passes.fold import fold_constants
 from polycomp.passes.grouped import split_groups
 from polycomp.passes.layout import choose_layout
@@ -180,3 +182,13 @@ def test_other_groups_stay(pad: int, stride: int, kernel: int) -> None:
     m = Make()
     y = m.conv(m.input(1, 6, 5, 5), m.weight(9, 2, kernel, kernel), group=3, pad=pad, stride=stride)
     assert ops(_grouped(m.graph(y))) == {"Conv": 1}
+
+
+def test_halves_are_blocked_but_not_filtered() -> None:
+    m = Make()
+    weights = m.constant(m.random.standard_normal((32, 32, 3, 3)) * 0.1, "float16")
+    convolved = m.conv(m.input(1, 32, 9, 9, dtype="float16"), weights)
+    scaled = m.op("Mul", convolved, m.constant(np.full((1, 32, 1, 1), 0.5), "float16"))
+    graph = m.graph(m.op("Relu", scaled))
+    found = ops(choose_layout(graph, Options()))
+    assert found["ConvBlocked"] == 1 and "ConvWinograd" not in found and found["FromBlocked"] == 1
