@@ -9,6 +9,12 @@ import platform
 
 from polycomp.errors import TargetError
 
+ALIGNMENT = 64
+"""Bytes. Arenas, weights, arrays and all that a kernel writes begin at a multiple of it: no store of a vector crosses a
+cache line."""
+
+CACHE_LINE_BYTES = 64
+
 # Linux's /proc/cpuinfo flag -> LLVM feature. Only what codegen can use; a masked feature is absent from cpuinfo.
 _X86_FEATURES = {
     "sse3": "sse3", "pni": "sse3", "ssse3": "ssse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "popcnt": "popcnt",

@@ -14,10 +14,10 @@ from polycomp.errors import CompileError
 from polycomp.expr import Var, free_vars, wrap
 from polycomp.loops import Alloc, Block, Buffer, For, If, Let, LoopKind, Prefetch, Scope, Stmt, Store
 from polycomp.loops.visit import inner
+from polycomp.target import ALIGNMENT
 
 _VECTORS_AT_ONCE = 4  # registers of 4-byte elements that one piece of a vector loop may fill
 _PIECES_UNROLLED = 8
-_REGISTER_ALIGNMENT = 64
 
 
 def statement(frame: Frame, stmt: Stmt) -> None:
@@ -81,7 +81,7 @@ def _stack_array(frame: Frame, buffer: Buffer) -> str:
             raise CompileError(f"buffer {buffer.name!r} of kernel {frame.kernel!r} must have a constant shape")
         count *= size.constant
     kind = memory_type(buffer.dtype)
-    return frame.b.alloca(f"[{count} x {kind}]", _REGISTER_ALIGNMENT)
+    return frame.b.alloca(f"[{count} x {kind}]", ALIGNMENT)
 
 
 def _if(frame: Frame, stmt: If) -> None:

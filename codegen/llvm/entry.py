@@ -5,17 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
+from polycomp.codegen.llvm.workspace import THREAD_ALIGNMENT
 from polycomp.dtypes import DType
 from polycomp.errors import CompileError
 from polycomp.expr import Binary, Cast, Compare, Const, Expr, Select, Unary, Var
 from polycomp.loops.program import Operand, Program, Step, Storage
-from polycomp.target import Target
+from polycomp.target import ALIGNMENT, Target
 from polycomp.te import Dim
 
 ENTRY_SYMBOLS = ("polycomp_run", "polycomp_arena_bytes", "polycomp_workspace_bytes")
-
-WORKSPACE_ALIGNMENT = 64
-PER_THREAD_ALIGNMENT = 128
 
 _INSTRUCTIONS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 _PREDICATES = {"lt": "slt", "le": "sle", "gt": "sgt", "ge": "sge", "eq": "eq", "ne": "ne"}
@@ -164,12 +162,12 @@ def _arena_bytes(program: Program) -> str:
 
 
 def _workspace_bytes(program: Program) -> str:
-    """The most that any step needs: its shared part rounded up to 64, then one rounded up to 128 per thread."""
+    """The most that any step needs: its shared part, then one for each thread, both rounded up to their alignment."""
     body = _load_sizes(program.sizes)
     most = "0"
     for workspace in dict.fromkeys(s.workspace for s in program.steps):
-        shared = body.rounded(workspace.shared, WORKSPACE_ALIGNMENT)
-        each = body.rounded(workspace.per_thread, PER_THREAD_ALIGNMENT)
+        shared = body.rounded(workspace.shared, ALIGNMENT)
+        each = body.rounded(workspace.per_thread, THREAD_ALIGNMENT)
         private = body.emit(f"mul i64 {each}, %threads")
         total = body.emit(f"add i64 {shared}, {private}")
         most = body.emit(f"call i64 @llvm.smax.i64(i64 {most}, i64 {total})")

@@ -9,10 +9,10 @@ from polycomp.expr import Expr, maximum, simplify, wrap
 from polycomp.loops import Alloc, Buffer, For, LoopKind, LoopNest, Scope, Stmt
 from polycomp.loops.program import Workspace
 from polycomp.loops.visit import inner
+from polycomp.target import ALIGNMENT
 from polycomp.te import Dim
 
-_SHARED_ALIGNMENT = 64
-_THREAD_ALIGNMENT = 128  # neighbouring threads never share a pair of cache lines
+THREAD_ALIGNMENT = 128  # neighbouring threads never share a pair of cache lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ def plan_workspace(nest: LoopNest) -> WorkspacePlan:
     offsets: dict[Buffer, Dim] = {}
     private: set[Buffer] = set()
     shared, per_thread = _place(nest.body, False, 0, 0, offsets, private)
-    workspace = Workspace(_rounded(shared, _SHARED_ALIGNMENT), _rounded(per_thread, _THREAD_ALIGNMENT))
+    workspace = Workspace(_rounded(shared, ALIGNMENT), _rounded(per_thread, THREAD_ALIGNMENT))
     return WorkspacePlan(offsets, frozenset(private), workspace)
 
 
@@ -39,7 +39,7 @@ def _place(
     """Place the allocations in ``stmt`` above what is in use; returns the highest ends (shared, per thread)."""
     if isinstance(stmt, Alloc) and stmt.buffer.scope is Scope.WORKSPACE:
         offsets[stmt.buffer] = per_thread if parallel else shared
-        size = _rounded(byte_size(stmt.buffer), _SHARED_ALIGNMENT)
+        size = _rounded(byte_size(stmt.buffer), ALIGNMENT)
         if parallel:
             private.add(stmt.buffer)
             per_thread = _plus(per_thread, size)

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from polycomp.driver.work import known
 from polycomp.expr import Expr, Interval, Var, compare, prove
+from polycomp.target import ALIGNMENT
 from polycomp.te import Dim
-
-ALIGNMENT = 64
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,11 @@ import numpy as np
 
 from polycomp.driver.kernel import CompiledKernel
 from polycomp.driver.lower import Call, Lowered, symbol_ranges, value_type
-from polycomp.driver.memory import ALIGNMENT, Block, Lifetime, MemoryPlan, plan_memory
+from polycomp.driver.memory import Block, Lifetime, MemoryPlan, plan_memory
 from polycomp.driver.work import known, product
 from polycomp.expr import Expr, Var, substitute
 from polycomp.loops.program import Operand, Program, Step, Storage, Workspace
+from polycomp.target import ALIGNMENT
 from polycomp.te import Dim
 
 Weight = tuple[int, np.ndarray[Any, Any]]

@@ -12,9 +12,9 @@ from polycomp.loops.place import Place
 from polycomp.poly.bounds import Region, required_region
 from polycomp.poly.kernel import Kernel, Statement
 from polycomp.poly.tree import Ahead, Leaf, Loop, walk
+from polycomp.target import CACHE_LINE_BYTES
 from polycomp.te import Dim, Tensor
 
-_LINE_BYTES = 64
 _MOST_LINES = 16  # more hints than that per iteration cost more than they bring
 _USUAL_EXTENT = 8  # what an extent that is not known is taken to be when lines are dealt out
 
@@ -67,7 +67,7 @@ def _steps(part: tuple[Expr, Dim] | None, last: bool, buffer: Buffer) -> Iterato
     """The positions to ask for along one dimension: every one, or one per cache line in the last."""
     if part is None or not isinstance(part[1], int):
         return
-    step = max(1, _LINE_BYTES // buffer.dtype.bytes) if last else 1
+    step = max(1, CACHE_LINE_BYTES // buffer.dtype.bytes) if last else 1
     for position in range(0, part[1], step):
         yield part[0] + const(position)
 
@@ -98,13 +98,13 @@ def _shares(loops: Sequence[Loop], ahead: Ahead, kernel: Kernel, place: Place) -
     for loop in inside:
         share = share * loop.extent + loop.var
         count *= loop.extent if isinstance(loop.extent, int) else _USUAL_EXTENT
-    lines = -(-nbytes // _LINE_BYTES)
+    lines = -(-nbytes // CACHE_LINE_BYTES)
     each = -(-lines // count)
     if each > _MOST_LINES:
         return []
     first = place.position([low for low, _ in filter(None, box)])
     number = [minimum(share * each + i, lines - 1) for i in range(each)]
-    offsets = [n * (_LINE_BYTES // buffer.dtype.bytes) for n in number]
+    offsets = [n * (CACHE_LINE_BYTES // buffer.dtype.bytes) for n in number]
     return [Prefetch(buffer, (*first[:-1], first[-1] + offset), near=False) for offset in offsets]
 
 

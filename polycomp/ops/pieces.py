@@ -11,10 +11,8 @@ from collections.abc import Iterable, Sequence
 from polycomp.graph.ir import Call, TensorType
 from polycomp.ops.common import axis_of, product, same_dim
 from polycomp.ops.windows import as_dim
+from polycomp.target import ALIGNMENT
 from polycomp.te import Dim
-
-ALIGNMENT = 64
-"""Bytes: what a kernel writes begins at a multiple of it. What it reads need only be aligned to its elements."""
 
 
 def pieces(call: Call) -> tuple[Dim, ...] | None:
@@ -34,7 +32,7 @@ def pieces(call: Call) -> tuple[Dim, ...] | None:
 
 
 def is_aligned(offset: Dim) -> bool:
-    """Whether a kernel may surely write at the byte ``offset``."""
+    """Whether a kernel may surely write at the byte ``offset``; what it reads need only be aligned to its elements."""
     return as_dim(offset % ALIGNMENT) == 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from polycomp.errors import OutOfMemoryError
+from polycomp.target import ALIGNMENT
 
-ALIGNMENT = 64
 _HUGE_PAGE = 2 << 20
 _PAGE = 4096
 _LARGE = 1 << 16

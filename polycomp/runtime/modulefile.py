@@ -27,7 +27,8 @@ import numpy as np
 from polycomp.errors import ModuleFileError
 from polycomp.runtime.image import ModuleImage, ModuleParts
 from polycomp.runtime.manifest import parse_manifest
-from polycomp.runtime.memory import ALIGNMENT, Bytes, aligned_copy
+from polycomp.runtime.memory import Bytes, aligned_copy
+from polycomp.target import ALIGNMENT
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 128

@@ -30,7 +30,7 @@ from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.roles import choose_roles, panel_of
 from polycomp.schedules.library.streaming import StreamedProduct, decide_streamed
 from polycomp.schedules.schedule import LoopRef, Schedule
-from polycomp.target import Target
+from polycomp.target import CACHE_LINE_BYTES, Target
 from polycomp.te import Dim, Tensor
 
 _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is chosen
@@ -38,7 +38,6 @@ _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is cho
 _L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in a stream of vector loads
 _PREFETCH_STEPS = 32  # at most so many steps of the reduction lie between asking for a vector and using it
 _PREFETCH_BYTES = 4096  # and at most so many bytes of the vector operand
-_LINE_BYTES = 64
 _MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 48  # fewer rows take less time than the copy: measured for 34 to 256 rows of 34 to 512 steps
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
@@ -390,7 +389,7 @@ class _Tiling:
             return 0
         roles, tile = self.roles, self.tile
         tiles = -(-self._extent(roles.row) // tile.rows) * -(-self._extent(roles.outer_row) // tile.outer_rows)
-        lines = panel * self.contraction.step_bytes(self.contraction.vector) / _LINE_BYTES
+        lines = panel * self.contraction.step_bytes(self.contraction.vector) / CACHE_LINE_BYTES
         possible = [n for n in (4, 2, 1) if self._depth() % n == 0]
         fitting = [n for n in possible if n * lines <= tiles] or [1]
         return self._decide("steps_per_request", fitting[0] if 1 < tiles <= _MOST_TILES_ASKING else 0, [0, *possible])

@@ -7,9 +7,10 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polycomp.driver.memory import ALIGNMENT, Block, Lifetime, align, plan_memory
+from polycomp.driver.memory import Block, Lifetime, align, plan_memory
 from polycomp.driver.work import known
 from polycomp.expr import Expr, Var, simplify, substitute, wrap
+from polycomp.target import ALIGNMENT
 from polycomp.te import Dim
 
 N = Var("n")
