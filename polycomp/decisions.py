@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from polycomp.errors import ScheduleError
 
 Value = int | str | bool | tuple[int, ...]
+Choice = TypeVar("Choice", bound=Value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from polycomp.decisions import Chooser, Decision, Decisions, Value
+from polycomp.decisions import Choice, Chooser, Decision, Decisions
 from polycomp.errors import ExpressionError, IllegalScheduleError, ScheduleError
 from polycomp.expr import Interval, Var, const, free_vars, wrap
 from polycomp.poly.kernel import Kernel, Statement, statements_of
@@ -28,7 +28,6 @@ from polycomp.schedules.state import recorded
 from polycomp.schedules.trace import Step, Trace
 from polycomp.te import Tensor, topological_order
 
-_Choice = TypeVar("_Choice", bound=Value)
 _NONE = Decisions()
 
 __all__ = ["Explanation", "LoopRef", "Schedule", "Stage", "Step", "Trace", "initial_kernel"]
@@ -143,7 +142,7 @@ class Schedule(LoopPrimitives, StagePrimitives):
 
     # ------------------------------------------------------------------ deciding
 
-    def decide(self, name: str, value: _Choice, alternatives: Sequence[_Choice]) -> _Choice:
+    def decide(self, name: str, value: Choice, alternatives: Sequence[Choice]) -> Choice:
         """Choose ``value``, or what the schedule's ``decisions`` say instead; ``decided`` remembers it.
 
         Raises :class:`ScheduleError` when they say something that is not one of the ``alternatives``. A name that was
@@ -156,7 +155,7 @@ class Schedule(LoopPrimitives, StagePrimitives):
         repeated = sum(d.name.partition("#")[0] == name for d in self.decided)
         name = f"{name}#{repeated + 1}" if repeated else name
         possible = tuple(dict.fromkeys((value, *alternatives)))
-        made = cast(_Choice, self.decisions.choose(name, value, possible))
+        made = cast(Choice, self.decisions.choose(name, value, possible))
         self.decided += (Decision(name, made, possible),)
         return made
 

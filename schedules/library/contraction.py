@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from polycomp.decisions import Value
-from polycomp.poly.tree import Loop, Scope, walk
+from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import (
     Contraction,
     access_number,
@@ -23,12 +21,14 @@ from polycomp.schedules.library.analysis import (
     is_reduction,
     stride_of,
 )
+from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.elementwise import is_large, parallelize, schedule_elementwise
 from polycomp.schedules.library.epilogue import epilogue_of, loops_in_order
 from polycomp.schedules.library.padding import computed_operand, rows_per_block
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.roles import choose_roles, panel_of
 from polycomp.schedules.library.streaming import StreamedProduct, decide_streamed
+from polycomp.schedules.rewrite import loop_names
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import CACHE_LINE_BYTES, Target
 from polycomp.te import Dim, Tensor
@@ -45,7 +45,6 @@ _TILE_CYCLES = 100.0  # between two tiles: the last sums arrive and are stored, 
 _MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
 
 _COLUMNS_OUTSIDE, _ROWS_OUTSIDE = "columns outside", "rows outside"
-_Choice = TypeVar("_Choice", bound=Value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +160,11 @@ def row_tiles(space: tuple[int, int, int], width: int, registers: int) -> Iterat
         yield outer, extent, width
 
 
-class _Tiling:
+class _Tiling(Deciding):
     """The steps of tiling one contraction, with what they share."""
 
     def __init__(self, schedule: Schedule, contraction: Contraction, result: Tensor, target: Target) -> None:
-        self.schedule = schedule
+        super().__init__(schedule, contraction.tensor)
         self.contraction = contraction
         self.result = result
         self.target = target
@@ -231,9 +230,6 @@ class _Tiling:
         convolution), which stay in registers from one tap to the next."""
         vector = self.contraction.tensor.axes[-1]
         return self.target.vector_registers // (2 if depends_on(self.contraction.other, vector) else 1)
-
-    def _decide(self, what: str, value: _Choice, alternatives: Sequence[_Choice]) -> _Choice:
-        return self.schedule.decide(f"{self.contraction.tensor.name}.{what}", value, alternatives)
 
     def _vector_source(self, packed: Tensor | None) -> Tensor:
         source = packed or self.contraction.vector.source
@@ -400,9 +396,9 @@ class _Tiling:
 
         ``where`` is the loop that is shared out, in which loops of ``outer`` may have been fused.
         """
-        there = {n.var for n, _ in walk(self.schedule.tree) if isinstance(n, Loop)}
-        column = next((c for c in reversed(outer.columns) if c.var in there), where)
-        fused = [constant(extent) for tile, extent in tiles.items() if tile.var not in there]
+        column = next(reversed(self._unfused(outer.columns)), where)
+        kept = self._unfused(tiles)
+        fused = [constant(extent) for tile, extent in tiles.items() if tile not in kept]
         self.schedule.prefetch(self._vector_source(None), step, math.prod(n or 1 for n in fused), around=column)
 
     def _parallelize(self, outer: _Outer, packed: Tensor | None) -> LoopRef | None:
@@ -426,6 +422,11 @@ class _Tiling:
             schedule_elementwise(schedule, packed, self.target)
         return where
 
+    def _unfused(self, loops: Iterable[LoopRef]) -> list[LoopRef]:
+        """Those of ``loops`` that are still there."""
+        there = loop_names(self.schedule.tree)
+        return [loop for loop in loops if loop.name in there]
+
     def _decide_rows_per_block(self) -> int:
         rows = self._extent(self.roles.outer_row)
         possible = [r for r in (1, 2, 4, 8, 16, 32) if r < rows] if self.operand is not None else []
@@ -439,8 +440,7 @@ class _Tiling:
         if self.operand is None:
             return
         if self.rows_per_block:
-            there = {n.var for n, _ in walk(self.schedule.tree) if isinstance(n, Loop)}
-            block = next((b for b in outer.row_blocks if b.var in there), where)
+            block = next(iter(self._unfused(outer.row_blocks)), where)
             assert block is not None
             self.schedule.vectorize(self.schedule.compute_at(self.operand.source, block)[-1])
         else:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from polycomp.schedules.library.analysis import Contraction, constant, depends_on, stride_of
+from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.elementwise import is_large, parallelize, vectorize_innermost
 from polycomp.schedules.library.roles import choose_roles, panel_of
 from polycomp.schedules.schedule import LoopRef, Schedule
@@ -43,25 +44,24 @@ def decide_streamed(schedule: Schedule, contraction: Contraction, target: Target
     return schedule.decide(f"{tensor.name}.streamed", pays, [False, True])
 
 
-class StreamedProduct:
+class StreamedProduct(Deciding):
     """The steps of scheduling one such product, with what they share."""
 
     def __init__(self, schedule: Schedule, contraction: Contraction, result: Tensor, target: Target) -> None:
-        self.schedule = schedule
+        super().__init__(schedule, contraction.tensor)
         self.result = result
         self.roles = choose_roles(contraction)
         self.extents = [constant(a.extent) for a in contraction.tensor.axes]
         self.work = [a.extent for a in (*contraction.tensor.axes, *contraction.tensor.reduce_axes)]
         self.lanes = target.lanes(max(contraction.tensor.dtype.bytes, 4))
         self.target = target
-        self.name = contraction.tensor.name
         self.rows = 1 if self.roles.row is None else self.extents[self.roles.row] or 1
         vectors = self._decide("vectors", _TILE_VECTORS if self.rows > 1 else _SINGLE_ROW_VECTORS, [1, 2, 3, 4])
         self.width = vectors * self.lanes
 
     def apply(self, loops: Sequence[LoopRef]) -> None:
-        """Compute the result for some columns at a time; ``loops`` are those of the
-        stage that reads it at its own point, in the order of the product's axes."""
+        """Compute the result for some columns at a time; ``loops`` are those of the stage that reads it at its own
+        point, in the order of the product's axes."""
         schedule, roles = self.schedule, self.roles
         chunks, columns = schedule.split(loops[roles.vector], self._chunk())
         batch = [loops[d] for d in roles.batch]
@@ -80,9 +80,6 @@ class StreamedProduct:
         count = math.ceil(width / fitting)
         count = math.ceil(count / shares) * shares
         return math.ceil(width / count / tile) * tile
-
-    def _decide(self, what: str, value: int, alternatives: Sequence[int]) -> int:
-        return self.schedule.decide(f"{self.name}.{what}", value, alternatives)
 
     def _place(self, loops: Sequence[LoopRef]) -> None:
         """The product's own loops: a block of the matrix's rows, tiles of columns, tiles of rows, the block."""

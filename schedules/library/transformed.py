@@ -21,13 +21,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TypeVar
 
-from polycomp.decisions import Value
 from polycomp.expr import Binary, Const, walk
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import as_contraction, constant, points_read
 from polycomp.schedules.library.contraction import Arrival, choose_tile, column_arrival, cost, row_tiles
+from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.elementwise import parallelize
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
@@ -36,7 +35,6 @@ from polycomp.te import Tensor
 _PREFETCH_STEPS = 16
 _WIDEST_TILE = 4  # vectors
 _BLOCKS, _STAGES = "blocks", "stages"
-_Choice = TypeVar("_Choice", bound=Value)
 _BLOCKS_PER_CORE = 4  # from here on, blocks of tiles are shared out evenly enough
 _NEAR_BYTES_PER_CYCLE, _FAR_BYTES_PER_CYCLE = 24.0, 16.0  # streams from the second-level cache, and from behind it
 
@@ -98,11 +96,12 @@ def schedule_transformed(schedule: Schedule, kernel: Transformed, target: Target
     _Blocks(schedule, kernel, target).apply()
 
 
-class _Blocks:
+class _Blocks(Deciding):
     """The steps of scheduling one kernel, with what they share. ``rows`` of tiles make a block."""
 
     def __init__(self, schedule: Schedule, kernel: Transformed, target: Target) -> None:
-        self.schedule, self.kernel, self.target = schedule, kernel, target
+        super().__init__(schedule, kernel.products)
+        self.kernel, self.target = kernel, target
         self.products = kernel.products
         contraction = as_contraction(kernel.products)
         assert contraction is not None
@@ -134,9 +133,6 @@ class _Blocks:
 
     def _widths(self) -> Sequence[int]:
         return range(1, min(self.vectors, _WIDEST_TILE) + 1)
-
-    def _decide(self, what: str, value: _Choice, alternatives: Sequence[_Choice]) -> _Choice:
-        return self.schedule.decide(f"{self.products.name}.{what}", value, alternatives)
 
     def _arrival(self, vectors: int) -> Arrival:
         return column_arrival(self.depth, vectors, self.vectors * self.points, self.target)
