@@ -6,9 +6,11 @@ Finding one imports nothing of the compiler, so that the second time takes a mom
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import os
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from polycomp.driver.cache import Cache, open_caches
@@ -55,13 +57,28 @@ def compile_model(model: ModelLike, options: Options, observer: Observer | None 
     watch = observer or Observer()
     kernels, modules = (options.cache and open_caches()) or (None, None)
     key = model_key(model, options, kernels) if kernels is not None else None
+    keep = functools.partial(keep_module, model=model)
+    return found_or_made(modules, key, watch, lambda: _compile(model, options, kernels, watch), keep)
+
+
+def found_or_made(
+    modules: Cache | None,
+    key: str | None,
+    watch: Observer,
+    make: Callable[[], ModuleParts],
+    keep: Callable[[Cache, str, ModuleParts], None],
+) -> CompiledModel:
+    """The module that ``modules`` has under ``key``, or else the one that ``make`` returns, which ``keep`` then keeps.
+
+    It is always made where nothing can be kept, or where the graphs on the way are asked for.
+    """
     if modules is None or key is None:
-        return CompiledModel(_compile(model, options, kernels, watch))
+        return CompiledModel(make())
     found = None if watch.wants_graphs else find_module(modules, key)
     if found is not None:
         return CompiledModel(found.parts, found, modules.path(key))
-    parts = _compile(model, options, kernels, watch)
-    keep_module(modules, key, model, parts)
+    parts = make()
+    keep(modules, key, parts)
     return CompiledModel(parts)
 
 

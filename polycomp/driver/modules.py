@@ -46,7 +46,7 @@ def find_module(cache: Cache, key: str) -> ModuleImage | None:
     return image
 
 
-def keep_module(cache: Cache, key: str, model: ModelLike, parts: ModuleParts) -> None:
+def keep_module(cache: Cache, key: str, parts: ModuleParts, *, model: ModelLike) -> None:
     """Keep a module, unless it is so large that it would push out most others, or depends on more than ``key`` tells.
 
     Weights in other files change without the model's own bytes. A tensor that lies elsewhere says so under the key

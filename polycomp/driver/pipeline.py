@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from polycomp.driver.cache import Cache, key_of, open_caches
-from polycomp.driver.compile import CompiledModel
+from polycomp.driver.compile import CompiledModel, found_or_made
 from polycomp.driver.describe import module_metadata
 from polycomp.driver.digests import content_digest
 from polycomp.driver.kernels import compile_kernels
 from polycomp.driver.link import build_module
 from polycomp.driver.lower import Lowered, lower_graph
 from polycomp.driver.manifest import ModuleInfo
-from polycomp.driver.modules import find_module, keep_parts
+from polycomp.driver.modules import keep_parts
 from polycomp.driver.observe import Observer
 from polycomp.driver.program import Layout, build_program, lay_out
 from polycomp.driver.versions import compiler_version
@@ -36,18 +36,16 @@ def compile_graph(graph: Graph, options: Options, observer: Observer | None = No
     """Compile a graph of canonical operators, as tracing makes it. Raises a PolycompError when it cannot be."""
     watch = observer or Observer()
     kernels, modules = (options.cache and open_caches()) or (None, None)
-    key = _graph_key(graph, options) if modules is not None else ""
-    found = None if modules is None or watch.wants_graphs else find_module(modules, key)
-    if modules is not None and found is not None:
-        return CompiledModel(found.parts, found, modules.path(key))
+    key = _graph_key(graph, options) if modules is not None else None
+    return found_or_made(modules, key, watch, lambda: _compile(graph, options, kernels, watch), keep_parts)
+
+
+def _compile(graph: Graph, options: Options, cache: Cache | None, watch: Observer) -> ModuleParts:
     lowered = lower_model(graph, options, watch)
     # A traced function is often one kernel, which is compiled before a worker process has started.
     few = len({call.symbol for call in lowered.calls}) <= FEW_KERNELS
     with Workers(0) if few else _workers(options, graph) as workers:
-        parts = _finish(graph, lowered, options, kernels, workers, watch)
-    if modules is not None:
-        keep_parts(modules, key, parts)
-    return CompiledModel(parts)
+        return _finish(graph, lowered, options, cache, workers, watch)
 
 
 def _graph_key(graph: Graph, options: Options) -> str:
