@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from polycomp.errors import InputError
 from polycomp.runtime import dims
 from polycomp.runtime.dims import Dimension
 from polycomp.runtime.manifest import Manifest, TensorSpec
+from polycomp.runtime.memory import alignment_for
 
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
@@ -24,6 +26,11 @@ class OutputPlan:
     shape: Shape
     dtype: np.dtype[Any]
     nbytes: int
+
+    @functools.cached_property
+    def alignment(self) -> int:
+        """Of the array, in bytes."""
+        return alignment_for(self.nbytes)
 
 
 @dataclasses.dataclass(frozen=True)

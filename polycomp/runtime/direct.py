@@ -19,7 +19,6 @@ import numpy as np
 from polycomp.runtime.binding import OutputPlan, Shape
 from polycomp.runtime.frame import Frame
 from polycomp.runtime.library import Library
-from polycomp.runtime.memory import alignment_for
 
 _METH_FASTCALL = 0x80
 _NUMPY_ABI = (0x1000009, 0x2000000)  # of numpy 1 and 2
@@ -95,8 +94,8 @@ def _argument_words(arguments: Iterable[ArgumentPlan]) -> list[int]:
 def _output_words(outputs: Iterable[OutputPlan], first: int) -> list[int]:
     words: list[int] = []
     for place, output in enumerate(outputs, first):
-        alignment = alignment_for(output.nbytes)
-        words += [id(output.dtype), len(output.shape), output.nbytes + alignment, alignment, place, 0, *output.shape]
+        size = output.nbytes + output.alignment
+        words += [id(output.dtype), len(output.shape), size, output.alignment, place, 0, *output.shape]
     return words
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from polycomp.runtime.binding import Binding, OutputPlan
 from polycomp.runtime.library import ThreadPool
-from polycomp.runtime.memory import Bytes, address_of, alignment_for, allocate, empty_bytes
+from polycomp.runtime.memory import Bytes, address_of, allocate, empty_bytes
 
 # Words of a frame: a pool handle {core, threads}, the context {pool, status, timings}, then the addresses of inputs
 # and outputs, then the values of the sizes.
-_CORE, _THREADS, _POOL, _STATUS, _TIMINGS, INPUTS_AT = range(6)
+_CORE, _THREADS, _POOL, _STATUS, _TIMINGS, _INPUTS_AT = range(6)
 _WORD = 8
+
+_addressof = ctypes.addressof
+_from_buffer: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,22 +36,23 @@ class RunPlan:
 class Frame:
     """Scratch memory and argument block of one run at a time; reused by later runs.
 
-    ``arguments`` are those of ``polycomp_run``; ``words`` from ``INPUTS_AT`` on are the addresses of inputs, then of
-    outputs.
+    ``arguments`` are those of ``polycomp_run``. ``item_bytes`` are the sizes of an element of each input.
     """
 
-    def __init__(self, n_arrays: int, n_sizes: int, threads: int, weights: int) -> None:
-        self.words = (ctypes.c_int64 * (INPUTS_AT + n_arrays + n_sizes))()
+    def __init__(self, item_bytes: tuple[int, ...], n_outputs: int, n_sizes: int, threads: int, weights: int) -> None:
+        self._item_bytes = item_bytes
+        self._outputs_at = _INPUTS_AT + len(item_bytes)
+        self._sizes_at = self._outputs_at + n_outputs
+        self.words = (ctypes.c_int64 * (self._sizes_at + n_sizes))()
         base = ctypes.addressof(self.words)
-        self._sizes_at = INPUTS_AT + n_arrays
         self.threads = threads
         self.words[_THREADS] = threads
         self.words[_POOL] = base if threads > 1 else 0
         self._arena, self._workspace = allocate(0), allocate(0)
         self.plan: RunPlan | None = None
-        self._staging: dict[int, tuple[np.ndarray[Any, Any], int]] = {}
+        self._staging: dict[int, tuple[Array, int]] = {}
         self.arguments = (
-            ctypes.c_void_p(base + _WORD * INPUTS_AT),
+            ctypes.c_void_p(base + _WORD * _INPUTS_AT),
             ctypes.c_void_p(base + _WORD * self._sizes_at),
             ctypes.c_void_p(address_of(self._arena)),
             ctypes.c_void_p(address_of(self._workspace)),
@@ -73,27 +80,34 @@ class Frame:
         self.arguments[argument].value = address_of(memory)
         return memory
 
-    def set_input(self, position: int, array: np.ndarray[Any, Any]) -> None:
-        """Pass an array of the right dtype; it is copied when it is not contiguous or not aligned to its elements."""
-        self.words[INPUTS_AT + position] = self.input_address(position, array)
+    def pass_inputs(self, arrays: Sequence[Array]) -> None:
+        """Pass arrays of the right dtypes; one that is not contiguous or not aligned to its elements is copied."""
+        for place, (array, item) in enumerate(zip(arrays, self._item_bytes, strict=True), _INPUTS_AT):
+            try:  # the quickest way to an address, which fails for what is read-only, empty or not contiguous
+                address = _addressof(_from_buffer(array))
+            except (TypeError, ValueError, BufferError):
+                address = self._address(place, array)
+            self.words[place] = address if address % item == 0 else self._stage(place, array)
 
-    def input_address(self, position: int, array: np.ndarray[Any, Any]) -> int:
-        """Where the array's elements, or a copy of them that the code can read, are."""
-        flags = array.flags
-        return address_of(array) if flags.c_contiguous and flags.aligned else self._stage(position, array)
+    def _address(self, place: int, array: Array) -> int:
+        """Where the array's elements, or a copy of them in one piece, are."""
+        return address_of(array) if array.flags.c_contiguous else self._stage(place, array)
 
-    def _stage(self, position: int, array: np.ndarray[Any, Any]) -> int:
-        copy, address = self._staging.get(position) or (None, 0)
+    def _stage(self, place: int, array: Array) -> int:
+        copy, address = self._staging.get(place) or (None, 0)
         if copy is None or copy.shape != array.shape:
-            copy, address = self._staging[position] = aligned_empty(array.shape, array.dtype, array.nbytes)
+            plan = OutputPlan(array.shape, array.dtype, array.nbytes)
+            copy, address = self._staging[place] = _aligned_empty(plan)
         np.copyto(copy, array)
         return address
 
-    def new_output(self, position: int, plan: OutputPlan) -> np.ndarray[Any, Any]:
-        """A new array for the output; ``position`` counts on from the inputs."""
-        array, address = aligned_empty(plan.shape, plan.dtype, plan.nbytes)
-        self.words[INPUTS_AT + position] = address
-        return array
+    def new_outputs(self, plans: Sequence[OutputPlan]) -> list[Array]:
+        """New arrays, which the run writes."""
+        results = []
+        for place, plan in enumerate(plans, self._outputs_at):
+            array, self.words[place] = _aligned_empty(plan)
+            results.append(array)
+        return results
 
     def begin(self, pool: ThreadPool | None, timings: int) -> None:
         """Reset the status. ``pool`` must outlive the run and have enough threads (None when one thread is enough);
@@ -104,10 +118,33 @@ class Frame:
         self.words[_TIMINGS] = timings
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> tuple[np.ndarray[Any, Any], int]:
-    """A new uninitialised row-major array whose first element is 64-byte aligned or better, and its address."""
-    alignment = alignment_for(nbytes)
-    memory = empty_bytes(nbytes + alignment)
-    start = address_of(memory)
+class Frames:
+    """The frames of a module's runs on ``threads`` threads. ``make`` makes a new one."""
+
+    def __init__(self, make: Callable[[], Frame], threads: int) -> None:
+        self.make = make
+        self.threads = threads
+        self._free: list[Frame] = []
+
+    def take(self, plan: RunPlan) -> Frame:
+        """A frame, prepared, that no other run uses; popping and appending are atomic."""
+        try:
+            frame = self._free.pop()
+        except IndexError:
+            frame = self.make()
+        if frame.plan is not plan:
+            frame.prepare(plan)
+        return frame
+
+    def put_back(self, frame: Frame) -> None:
+        """Let a later run have the frame."""
+        self._free.append(frame)
+
+
+def _aligned_empty(plan: OutputPlan) -> tuple[Array, int]:
+    """A new uninitialised row-major array, aligned, and the address of its first element."""
+    alignment = plan.alignment
+    memory = empty_bytes(plan.nbytes + alignment)
+    start = _addressof(_from_buffer(memory))
     offset = -start % alignment
-    return np.ndarray(shape, dtype, memory, offset), start + offset
+    return np.ndarray(plan.shape, plan.dtype, memory, offset), start + offset

@@ -14,13 +14,13 @@ from polycomp.errors import ExecutionError, InputError, ModuleFileError
 from polycomp.runtime import dims
 from polycomp.runtime.binding import Shape, bind
 from polycomp.runtime.direct import ArgumentPlan, declined
-from polycomp.runtime.frame import Frame, RunPlan
+from polycomp.runtime.frame import Frame, Frames, RunPlan
 from polycomp.runtime.image import ModuleImage, ModuleParts, assemble
 from polycomp.runtime.library import Library, shared_pool
 from polycomp.runtime.manifest import Manifest, TensorSpec
 from polycomp.runtime.memory import address_of
 from polycomp.runtime.modulefile import Path, read_module_file, write_module_file
-from polycomp.runtime.prepared import PreparedRun
+from polycomp.runtime.prepared import LoadedCode, PreparedRun
 from polycomp.target import available_cores, host_features
 
 _MACHINE_NAMES = {"AMD64": "x86_64", "arm64": "aarch64"}
@@ -59,16 +59,16 @@ class Module:
         self.threads = threads or _default_threads(image.manifest.threads)
         self._image = image
         self._library = Library(image.shared_object, image.label)
-        self._entry = self._library.function("polycomp_run", ctypes.c_int)
-        self._pools = shared_pool()
-        self._pool = self._pools.get(self.threads, self._library) if self.threads > 1 else None
+        entry = self._library.function("polycomp_run", ctypes.c_int)
+        self._code = LoadedCode(image.manifest.name, self._library, entry, shared_pool(), image)
+        self._pool = self._code.pools.get(self.threads, self._library) if self.threads > 1 else None
         self._expected = tuple((s.name, np.dtype(s.dtype)) for s in self.inputs)
         self._output_names = tuple(s.name for s in self.outputs)
-        self._plans: dict[tuple[Shape, ...], RunPlan] = {}
-        self._frames: list[Frame] = []
+        self._prepared: dict[tuple[Shape, ...], PreparedRun] = {}
+        self._frames, self._lone_frames = self._make_frames(self.threads), self._make_frames(1)
         self._direct: Callable[..., Any] = declined
-        self._latest: RunPlan | None = None  # of the run before
-        self._direct_plan: RunPlan | None = None  # what `_direct` is for
+        self._latest: PreparedRun | None = None  # of the run before
+        self._direct_for: PreparedRun | None = None  # what `_direct` does
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -89,9 +89,9 @@ class Module:
         """
         results = self._run_again(inputs)
         if results is NotImplemented:
-            arrays, plan = self._check(inputs)
-            results = self._execute(arrays, plan, None)
-            self._expect_again(plan, [array.shape for array in arrays])
+            arrays, prepared = self._check(inputs)
+            results = prepared(arrays)
+            self._expect_again(prepared, [array.shape for array in arrays])
         return dict(zip(self._output_names, results, strict=True))
 
     def _run_again(self, inputs: Mapping[str, Any]) -> Any:
@@ -100,14 +100,14 @@ class Module:
             return NotImplemented
         return self._direct(*[inputs.get(name) for name, _ in self._expected])
 
-    def _expect_again(self, plan: RunPlan, shapes: Sequence[Shape]) -> None:
+    def _expect_again(self, prepared: PreparedRun, shapes: Sequence[Shape]) -> None:
         """Make ready for more runs like this one when there were two in a row."""
-        if plan is self._latest and plan is not self._direct_plan:
+        if prepared is self._latest and prepared is not self._direct_for:
             arguments = [
                 ArgumentPlan(d, s, i) for i, ((_, d), s) in enumerate(zip(self._expected, shapes, strict=True))
             ]
-            self._direct, self._direct_plan = self._prepared(plan).direct(arguments, as_tuple=True), plan
-        self._latest = plan
+            self._direct, self._direct_for = prepared.direct(arguments, as_tuple=True), prepared
+        self._latest = prepared
 
     def prepare(self, shapes: Sequence[Shape]) -> PreparedRun:
         """A run for inputs of these shapes, in the order of :attr:`inputs`, that spends no time on checks.
@@ -116,15 +116,7 @@ class Module:
         """
         specs = zip(self._expected, shapes, strict=True)
         examples = {name: np.broadcast_to(np.empty((), dtype), shape) for (name, dtype), shape in specs}
-        return self._prepared(self._make_plan(tuple(map(tuple, shapes)), examples))
-
-    def _prepared(self, plan: RunPlan) -> PreparedRun:
-        alone = self._is_brief(plan)
-        frames, new_frame = ([], self._new_lone_frame) if alone else (self._frames, self._new_frame)
-        threads = (1 if alone else self.threads, self._pools, self._library)
-        item_bytes = [dtype.itemsize for _, dtype in self._expected]
-        name, image = self.manifest.name, self._image
-        return PreparedRun(name, plan, frames, new_frame, self._entry, threads, item_bytes, image)
+        return self._prepare(tuple(map(tuple, shapes)), examples)
 
     def _is_brief(self, plan: RunPlan) -> bool:
         """Whether the run is one step that is over before other threads have woken up and had their share."""
@@ -136,10 +128,10 @@ class Module:
 
     def run_profiled(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Outputs, list[StepProfile]]:
         """Like :meth:`run`, and how long every step took."""
-        arrays, plan = self._check(inputs)
+        arrays, prepared = self._check(inputs)
         times = np.zeros(len(self.manifest.steps) + 1, np.int64)
-        outputs = dict(zip(self._output_names, self._execute(arrays, plan, times), strict=True))
-        return outputs, self._profile(plan.binding.sizes, np.diff(times))
+        outputs = dict(zip(self._output_names, prepared(arrays, address_of(times)), strict=True))
+        return outputs, self._profile(prepared.sizes, np.diff(times))
 
     def save(self, path: Path) -> None:
         """Write the module to a file for :func:`load`. Raises :class:`ModuleFileError` when that fails."""
@@ -149,8 +141,8 @@ class Module:
         """The module's code as an ELF shared object."""
         return bytes(self._image.shared_object)
 
-    def _check(self, inputs: Mapping[str, Any]) -> tuple[list[np.ndarray[Any, Any]], RunPlan]:
-        """The inputs in order, and the plan for their shapes."""
+    def _check(self, inputs: Mapping[str, Any]) -> tuple[list[np.ndarray[Any, Any]], PreparedRun]:
+        """The inputs in order, and the run for their shapes."""
         if not hasattr(inputs, "get"):
             raise InputError(f"inputs are a dict of arrays by name, not a {type(inputs).__name__}")
         arrays: list[Any] = [inputs.get(name) for name, _ in self._expected]
@@ -160,9 +152,17 @@ class Module:
         if not fine:
             bind(self.manifest, inputs)
         shapes = tuple([array.shape for array in arrays])
-        return arrays, self._plans.get(shapes) or self._make_plan(shapes, inputs)
+        return arrays, self._prepared.get(shapes) or self._prepare(shapes, inputs)
 
-    def _make_plan(self, shapes: tuple[Shape, ...], inputs: Mapping[str, Any]) -> RunPlan:
+    def _prepare(self, shapes: tuple[Shape, ...], inputs: Mapping[str, Any]) -> PreparedRun:
+        plan = self._make_plan(inputs)
+        prepared = PreparedRun(self._code, plan, self._lone_frames if self._is_brief(plan) else self._frames)
+        if len(self._prepared) >= _KEPT_BINDINGS:
+            self._prepared = {}
+        self._prepared[shapes] = prepared
+        return prepared
+
+    def _make_plan(self, inputs: Mapping[str, Any]) -> RunPlan:
         binding = bind(self.manifest, inputs)
         needed = dims.evaluate(self.manifest.arena_bytes, self._sizes(binding.sizes)) + binding.output_bytes
         if needed > _ADDRESSABLE:
@@ -172,52 +172,15 @@ class Module:
         sizes = (ctypes.c_int64 * len(binding.sizes))(*binding.sizes)
         arena = self._library.function("polycomp_arena_bytes", ctypes.c_int64)(sizes)
         workspace = self._library.function("polycomp_workspace_bytes", ctypes.c_int64)
-        plan = RunPlan(binding, arena, workspace(sizes, ctypes.c_int64(self.threads)))
-        if len(self._plans) >= _KEPT_BINDINGS:
-            self._plans = {}
-        self._plans[shapes] = plan
-        return plan
-
-    def _execute(
-        self, arrays: Sequence[np.ndarray[Any, Any]], plan: RunPlan, times: np.ndarray[Any, Any] | None
-    ) -> list[np.ndarray[Any, Any]]:
-        frame = self._take_frame(plan)
-        try:
-            for i, array in enumerate(arrays):
-                frame.set_input(i, array)
-            results = [frame.new_output(i, o) for i, o in enumerate(plan.binding.outputs, len(arrays))]
-            pool = self._pools.get(self.threads, self._library) if self.threads > 1 else None
-            frame.begin(pool, 0 if times is None else address_of(times))
-            status = self._entry(*frame.arguments)
-        finally:
-            self._frames.append(frame)
-        if status:
-            raise ExecutionError(f"a run of {self.manifest.name!r} failed: an index lay outside of its tensor")
-        return results
-
-    def _take_frame(self, plan: RunPlan) -> Frame:
-        """A frame that no other run uses; popping and appending are atomic."""
-        try:
-            frame = self._frames.pop()
-        except IndexError:
-            frame = self._new_frame()
-        if frame.plan is not plan:
-            frame.prepare(plan)
-        return frame
+        return RunPlan(binding, arena, workspace(sizes, ctypes.c_int64(self.threads)))
 
     def _sizes(self, values: tuple[int, ...]) -> dict[str, int]:
         return {s.name: size for s, size in zip(self.manifest.symbols, values, strict=True)}
 
-    def _new_frame(self) -> Frame:
-        return self._make_frame(self.threads)
-
-    def _new_lone_frame(self) -> Frame:
-        """A frame for runs on the calling thread alone."""
-        return self._make_frame(1)
-
-    def _make_frame(self, threads: int) -> Frame:
-        n_arrays, n_sizes = len(self.inputs) + len(self.outputs), len(self.manifest.symbols)
-        return Frame(n_arrays, n_sizes, threads, address_of(self._image.weights))
+    def _make_frames(self, threads: int) -> Frames:
+        item_bytes = tuple(dtype.itemsize for _, dtype in self._expected)
+        n_outputs, n_sizes, weights = len(self.outputs), len(self.manifest.symbols), address_of(self._image.weights)
+        return Frames(lambda: Frame(item_bytes, n_outputs, n_sizes, threads, weights), threads)
 
     def _profile(self, sizes: tuple[int, ...], nanoseconds: np.ndarray[Any, Any]) -> list[StepProfile]:
         values = self._sizes(sizes)
