@@ -14,8 +14,8 @@ from polycomp.target import Target
 _KERNELS = (3, 5)
 _TILES = (2, 4)
 
-_BYTES_PER_CYCLE = 8.0
-"""How fast weights arrive that no cache holds."""
+_BYTES_PER_CYCLE = 4.5
+"""How fast weights arrive at one core from behind its own caches, where a model's other layers have driven them."""
 
 _MULTIPLYING = 1.15
 """Cycles of a matrix product by those of its multiplications alone."""
@@ -61,11 +61,14 @@ def filtered_cycles(layer: Layer, tile: int, target: Target) -> float:
 
 
 def _product_cycles(layer: Layer, rows: int, products: int, target: Target) -> float:
-    """Cycles of ``products`` matrix products of ``rows`` by the channels, each with weights of its own."""
+    """Cycles of ``products`` matrix products of ``rows`` by the channels, each with weights of its own.
+
+    Multiplying and waiting for weights add up: in the few rows of a small image little of one hides the other.
+    """
     lanes = target.lanes(4)
     weights = layer.channels * -(-layer.outputs // lanes) * lanes
     per_cycle = 2 * lanes  # two units multiply and add a vector each
-    return max(_MULTIPLYING * rows * products * weights / per_cycle, 4 * products * weights / _BYTES_PER_CYCLE)
+    return products * weights * (_MULTIPLYING * rows / per_cycle + 4 / _BYTES_PER_CYCLE)
 
 
 def _transform_cycles(read: int, written: int) -> float:

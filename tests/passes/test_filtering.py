@@ -38,4 +38,10 @@ def test_many_channels_of_a_tiny_image_are_direct():
 def test_tiles_that_would_hang_over_are_smaller():
     layer = Layer(128, 128, 3, 6, 6)
     assert filtering_tile(layer, AVX2) == 2
-    assert filtered_cycles(layer, 2, AVX2) < filtered_cycles(layer, 4, AVX2) < direct_cycles(layer, AVX2)
+    assert filtered_cycles(layer, 2, AVX2) < direct_cycles(layer, AVX2) < filtered_cycles(layer, 4, AVX2)
+
+
+def test_weights_that_arrive_slowly_are_kept_small():
+    """Multiplications alone would make tiles of 4 the best for both images."""
+    assert filtering_tile(Layer(256, 256, 3, 56, 56), AVX2) == 4
+    assert filtering_tile(Layer(256, 256, 3, 8, 8), AVX2) == 2
