@@ -26,7 +26,7 @@ def _blocked(graph: Graph, **sizes: int) -> Graph:
 
 def test_residual_block() -> None:
     m = Make()
-    x = m.op("Neg", m.input(1, 16, 12, 12))
+    x = m.op("Neg", m.input(1, 16, 10, 10))
     y = m.op("Relu", m.conv(x, m.weight(16, 16, 3, 3), m.weight(16)))
     y = m.op("Relu", m.op("Add", m.conv(y, m.weight(16, 16, 3, 3)), x))
     graph = _blocked(m.graph(y))
