@@ -15,6 +15,7 @@ from polycomp.expr import Var, compare, const, minimum, simplify, wrap
 from polycomp.poly.tree import Ahead, Loop, LoopKind
 from polycomp.schedules import placement, reshape
 from polycomp.schedules.handles import LoopLike, LoopRef, TensorLike, name_of, quoted
+from polycomp.schedules.hints import after_fusion, after_split, fused_hints, with_hints_around
 from polycomp.schedules.rewrite import as_dim, loop_range, ranges_of_path, substitute_loops
 from polycomp.schedules.state import ScheduleState, primitive
 from polycomp.te import Dim
@@ -68,7 +69,8 @@ class LoopPrimitives(ScheduleState):
         if tail == "shrink" and not exact:
             extent = simplify(minimum(node.extent - outer * factor, factor), ranges)
         body = substitute_loops(node.body, {node.var: value}, ranges, guard)
-        new = Loop(outer, count, node.kind, (Loop(inner, extent, LoopKind.SERIAL, body),))
+        body = with_hints_around(body, var, after_split(outer, inner, factor))
+        new = Loop(outer, count, node.kind, (Loop(inner, extent, LoopKind.SERIAL, body, node.prefetch),))
         self._replace(var, lambda _: (new,))
         return outer, inner
 
@@ -123,7 +125,10 @@ class LoopPrimitives(ScheduleState):
         values = {node.var: fused // inside.extent, inside.var: fused % inside.extent}
         values = {v: simplify(e, ranges) for v, e in values.items()}
         body = substitute_loops(inside.body, values, ranges)
-        self._replace(node.var, lambda _: (Loop(fused, extent, node.kind, body),))
+        for var, count in ((node.var, inside.extent), (inside.var, 1)):
+            body = with_hints_around(body, var, after_fusion(fused, count))
+        new = Loop(fused, extent, node.kind, body, fused_hints(node, inside, inside.extent))
+        self._replace(node.var, lambda _: (new,))
         return LoopRef(fused)
 
     @primitive
@@ -334,7 +339,8 @@ class LoopPrimitives(ScheduleState):
         With ``around``, a loop outside of ``loop``, ask for what that one will read in ``distance`` more iterations of
         its own: each iteration of ``loop`` for a share, so that memory has all the time until then.
 
-        A hint to the machine without effect on results; lines beyond the tensor's end are harmless.
+        A hint to the machine without effect on results; lines beyond the tensor's end are harmless. It follows its
+        loops when they are split, fused or skewed; what would lose it otherwise is refused.
 
         >>> s = pc.Schedule(y)
         >>> s.prefetch("x", "i", 8)

@@ -30,6 +30,7 @@ from polycomp.poly.kernel import Kernel, Statement
 from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node, Scope, walk
 from polycomp.schedules import stages
 from polycomp.schedules.handles import quoted
+from polycomp.schedules.hints import counting, with_hints_around
 from polycomp.schedules.notation import notation
 from polycomp.schedules.rewrite import (
     Nodes,
@@ -120,7 +121,9 @@ def _place_before(
     fresh = {x.var: Var(stages.fresh_name(x.var.name, taken)) for x in copies}
     made.update({old: (*made.get(old, ()), new) for old, new in fresh.items()})
     body = substitute_loops(nodes, fresh, {}) if fresh else nodes
-    return position, stages.nest([dataclasses.replace(x, var=fresh[x.var]) for x in copies], body)
+    for old, new in fresh.items():
+        body = with_hints_around(body, old, counting(new))
+    return position, stages.nest([dataclasses.replace(x, var=fresh[x.var], prefetch=()) for x in copies], body)
 
 
 def with_storage(tree: Nodes, tensor: Tensor, change: Callable[[Allocate], Allocate]) -> Nodes:

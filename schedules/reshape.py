@@ -9,6 +9,7 @@ from polycomp.errors import ExtentError, FactorError, NestingError
 from polycomp.expr import Expr, Interval, Var, compare, const, free_vars, prove, simplify, wrap
 from polycomp.poly.tree import Leaf, Loop, Node, walk
 from polycomp.schedules import stages
+from polycomp.schedules.hints import counting, with_hints_around
 from polycomp.schedules.notation import notation
 from polycomp.schedules.rewrite import Nodes, as_dim, loop_range, path_to_loop, replace_loop, substitute_loops
 
@@ -51,7 +52,7 @@ def skewed(outer: Loop, inner: Var, factor: int, new: Var, ranges: Ranges) -> No
         body = loop.body
         for guard in (compare("ge", value, 0), compare("lt", value, loop.extent)):
             body = substitute_loops(body, {}, inside, simplify(guard, inside))
-        body = substitute_loops(body, {loop.var: value}, inside)
+        body = with_hints_around(substitute_loops(body, {loop.var: value}, inside), loop.var, counting(new))
         return (dataclasses.replace(loop, var=new, extent=extent, body=body),)
 
     return replace_loop((outer,), inner, change)
@@ -76,7 +77,7 @@ def _part(loop: Loop, start: int, extent: int, ranges: Ranges, taken: set[str], 
     var = loop.var if keep else Var(stages.fresh_name(f"{loop.var.name}p", taken))
     inner = {**ranges, var: loop_range(extent, ranges)}
     body = substitute_loops(loop.body, {loop.var: simplify(var + start, inner)}, inner)
-    body = _without_decided_guards(body, inner)
+    body = with_hints_around(_without_decided_guards(body, inner), loop.var, counting(var))
     return dataclasses.replace(loop, var=var, extent=extent, body=body if keep else renamed(body, taken))
 
 
@@ -97,7 +98,10 @@ def _without_decided_guards(nodes: Nodes, ranges: Ranges) -> Nodes:
 def renamed(nodes: Nodes, taken: set[str]) -> Nodes:
     """A copy of ``nodes`` whose loops have variables of their own."""
     fresh = {n.var: Var(stages.fresh_name(n.var.name, taken)) for n, _ in walk(nodes) if isinstance(n, Loop)}
-    return _with_variables(substitute_loops(nodes, fresh, {}), fresh)
+    copy = _with_variables(substitute_loops(nodes, fresh, {}), fresh)
+    for old, new in fresh.items():
+        copy = with_hints_around(copy, old, counting(new))
+    return copy
 
 
 def _with_variables(nodes: Nodes, fresh: Mapping[Var, Var]) -> Nodes:

@@ -91,3 +91,45 @@ def test_a_box_that_is_no_piece_of_memory_is_not_asked_for() -> None:
     half, _, element = s["w"].loops
     s.prefetch("b", element, 1, around=half)
     assert asked(s) == {}
+
+
+def in_order(schedule: Schedule) -> list[int]:
+    return [line for lines in asked(schedule).values() for line in lines]
+
+
+@pytest.mark.parametrize(("loop", "factor"), [(0, 3), (0, 1), (1, 2), (2, 4), (2, 8)])
+def test_splitting_its_loops_changes_nothing(loop: int, factor: int) -> None:
+    (s, loops), (changed, others) = product(4), product(4)
+    s.prefetch("b", loops[2], 1, around=loops[0])
+    changed.prefetch("b", others[2], 1, around=others[0])
+    changed.split(others[loop], factor)
+    assert in_order(changed) == in_order(s)
+
+
+def test_fusing_its_loops_is_fusing_them_before_and_splitting_takes_it_back() -> None:
+    (s, (column, _, step)), (fused, (a, b, c)), (split, (d, e, f)) = product(3), product(3), product(3)
+    s.prefetch("b", step, 1, around=column)
+    fused.prefetch("b", c, 3, around=fused.fuse(a, b))
+    split.prefetch("b", f, 1, around=d)
+    loop = split.fuse(d, e)
+    assert in_order(split) == in_order(fused)
+    split.split(loop, 3)
+    assert in_order(split) == in_order(s)
+
+
+def test_a_hint_at_a_loop_stays_with_its_iterations() -> None:
+    x = te.placeholder((4, 6), name="x")
+    s = Schedule(te.compute((4, 6), lambda i, j: x[i, j] * 2.0, "y"))
+    s.prefetch("x", "i", 2)
+    s.prefetch("x", "j", 3)
+    _, inner = s.split("i", 2)
+    fused = s.fuse(inner, "j")
+    assert [ahead.distance for ahead in s.loop(fused).prefetch] == [2 * 6, 3]
+
+
+def test_a_hint_within_peeled_iterations_counts_their_loop() -> None:
+    (s, (column, _, step)), (peeled, (other, _, last)) = product(4), product(4)
+    s.prefetch("b", step, 1, around=column)
+    peeled.prefetch("b", last, 1, around=other)
+    peeled.peel(other, 1)
+    assert sorted(in_order(peeled)) == sorted(in_order(s))
