@@ -12,7 +12,9 @@ from polycomp.target import Target, host_target
 @dataclasses.dataclass(frozen=True)
 class Options:
     """``threads`` the module will be run with (0: all that are available); ``shapes`` fixes input shapes by name;
-    ``decisions`` are made otherwise than the schedule library would, by the symbol of the kernel."""
+    ``decisions`` are made otherwise than the schedule library would, by the symbol of the kernel; those of a tuning log
+    are ``tuned``: they are left out, with a warning, where they do not fit; of these, kernels in ``tuned_near`` were
+    measured on a near target."""
 
     target: Target = dataclasses.field(default_factory=host_target)
     threads: int = 0
@@ -21,15 +23,22 @@ class Options:
     jobs: int = 0  # compile processes; 0: one per available core
     verify: bool = False  # check every IR after every pass
     decisions: Mapping[str, Decisions] = dataclasses.field(default_factory=dict)
+    tuned: Mapping[str, Decisions] = dataclasses.field(default_factory=dict)
+    tuned_near: frozenset[str] = frozenset()
 
     def decisions_for(self, symbol: str) -> Decisions:
         """Those for the kernel of that symbol."""
-        return self.decisions.get(symbol, Decisions())
+        return self.decisions.get(symbol) or self.tuned.get(symbol) or Decisions()
+
+    def is_advised(self, symbol: str) -> bool:
+        """Whether they are only advice, from a tuning log."""
+        return symbol in self.tuned and symbol not in self.decisions
 
     @property
     def decisions_key(self) -> str:
         """A text that is equal for equal decisions."""
-        return repr(sorted((symbol, made.key) for symbol, made in self.decisions.items() if made))
+        both = (self.decisions, self.tuned)
+        return repr([sorted((symbol, made.key) for symbol, made in those.items() if made) for those in both])
 
     @property
     def kernel_target(self) -> Target:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from polycomp import te
 from polycomp.decisions import Decisions
 from polycomp.native import build
 from polycomp.runtime import ModuleParts
+from polycomp.schedules import Schedule
+from polycomp.target import host_target
 from polycomp.te import topological_order
 from polycomp.tuner.pruning import check_resources
 from polycomp.tuner.workload import Workload
@@ -45,3 +48,11 @@ def answer(request: Any) -> ModuleParts:
     _, builder, workload, decisions = request
     parts: ModuleParts = builder(workload, decisions)
     return parts
+
+
+def warm_up() -> None:
+    """Make a first module, in which LLVM registers its targets and what all modules share is compiled: that is no
+    candidate's time."""
+    x = te.placeholder((1,), name="x")
+    y = te.compute((1,), lambda i: x[i] + 1.0, "y")
+    build(Schedule(y), host_target(), 1).parts  # noqa: B018  (made when it is asked for)

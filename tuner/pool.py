@@ -24,7 +24,7 @@ from polycomp.tuner.status import Status
 from polycomp.tuner.workload import Workload
 
 _AHEAD = 4  # trials under way per compile process: some wait for the timing process
-_PLAIN_FLOPS = 2e9  # plain loops of so much work take a few seconds
+_PLAIN_FLOPS = 2e10  # plain loops of so much work take some seconds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,8 +32,8 @@ class Settings:
     cores: tuple[int, ...] = ()
 
 
-def serve_requests(answer: Callable[[Any], Any]) -> None:
-    """What such a process does: obey the :class:`Settings` that come first, then answer requests."""
+def serve_requests(answer: Callable[[Any], Any], warm_up: Callable[[], None] | None = None) -> None:
+    """What such a process does: obey the :class:`Settings` that come first, ``warm_up``, then answer requests."""
 
     def answer_or_explain(request: Any) -> Any:
         try:
@@ -47,7 +47,12 @@ def serve_requests(answer: Callable[[Any], Any]) -> None:
         except Exception as error:  # noqa: BLE001  (whatever it is, it is this candidate's outcome)
             return ProcessFailure(Status.CRASH, f"{type(error).__name__}: {error}")
 
-    serve(answer_or_explain, _obey)
+    def begin(settings: Settings) -> None:
+        _obey(settings)
+        if warm_up is not None:
+            warm_up()
+
+    serve(answer_or_explain, begin)
 
 
 def _obey(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Collection, Mapping, Sequence
 
 from polycomp.decisions import Chooser, Decisions
@@ -14,7 +13,7 @@ from polycomp.expr import Interval, Var
 from polycomp.schedules import Schedule
 from polycomp.schedules.library.choose import build_schedule
 from polycomp.target import Target
-from polycomp.te import Tensor
+from polycomp.te import Tensor, topological_order
 
 _LIBRARY = Decisions()
 _SYMBOL_DIGITS = 16
@@ -42,13 +41,22 @@ class Workload:
         return build_schedule(self.symbol, self.inputs, self.outputs, self.ranges, self.target, chooser)
 
     def plain(self) -> Schedule:
-        """The loops of the definition, with nothing changed."""
-        return Schedule(self.outputs, self.inputs, self.ranges, self.symbol, check=False)
+        """The loops of the definition, which compute vectors where each stage's last dimension allows it: nothing of
+        the schedule library, and yet quick enough to check by."""
+        schedule = Schedule(self.outputs, self.inputs, self.ranges, self.symbol, check=False)
+        for tensor in topological_order(self.outputs):
+            if tensor.body is not None and tensor.rank and isinstance(tensor.shape[-1], int):
+                _vectorize_last(schedule, tensor, self.target)
+        return schedule
 
-    @functools.cached_property
-    def has_open_sizes(self) -> bool:
-        """Whether sizes are bound at run time."""
-        return any(not isinstance(d, int) for t in (*self.inputs, *self.outputs) for d in t.shape)
+
+def _vectorize_last(schedule: Schedule, tensor: Tensor, target: Target) -> None:
+    """Sums go around the last dimension, which becomes vectors."""
+    loops = schedule[tensor].loops
+    *spatial, last = loops[: tensor.rank]
+    schedule.reorder(*spatial, *loops[tensor.rank :], last)
+    _, vector = schedule.split(last, target.lanes(4))
+    schedule.vectorize(vector)
 
 
 def workload_of_call(call: Call, constants: Collection[str], target: Target) -> Workload:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "run": "Run a module file.",
     "bench": "Measure how fast a model runs.",
     "check": "Compare every node of a model with the ONNX reference.",
+    "tune": "Search for faster schedules by measuring them.",
     "inspect": "Show what is inside a model or a module file.",
     "targets": "Show what this machine and this install can compile for.",
     "cache": "Show or clear the cache of compiled kernels.",

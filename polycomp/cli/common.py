@@ -13,6 +13,7 @@ from rich.console import Console
 
 from polycomp.options import Options
 from polycomp.target import parse_target
+from polycomp.tuner.log import with_log
 
 _DIGITS = 6  # of a kernel's digest
 
@@ -48,8 +49,13 @@ def shape_option(help_text: str) -> Callable[[_Command], _Command]:
 
 
 def compile_options(command: _Command) -> _Command:
-    """The options that decide what code is made: they reach the command as target, threads, shapes, jobs, cache."""
+    """The options that decide what code is made: they reach the command as target, threads, shapes, jobs, cache, db."""
     for decorate in (
+        click.option(
+            "--db",
+            type=click.Path(path_type=pathlib.Path, dir_okay=False),
+            help="A tuning log whose schedules are used; the user's own by default.",
+        ),
         click.option("--no-cache", "cache", flag_value=False, default=True, help="Neither use nor fill the cache."),
         click.option("--jobs", type=click.IntRange(min=0), default=0, help="Compile processes; 0: one per core."),
         shape_option("Fix the shape of an input; may be repeated."),
@@ -60,9 +66,11 @@ def compile_options(command: _Command) -> _Command:
     return command
 
 
-def make_options(target: str, threads: int, shapes: dict[str, tuple[int, ...]], jobs: int, cache: bool) -> Options:
+def make_options(
+    target: str, threads: int, shapes: dict[str, tuple[int, ...]], jobs: int, cache: bool, db: pathlib.Path | None
+) -> Options:
     """The Options that :func:`compile_options` describe."""
-    return Options(parse_target(target), threads, shapes, cache, jobs)
+    return with_log(Options(parse_target(target), threads, shapes, cache, jobs), db)
 
 
 @functools.cache

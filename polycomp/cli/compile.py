@@ -49,8 +49,9 @@ def command(
         raise click.UsageError(f"the output {path} is the model itself; give another name with -o")
     check_writable(path)
     begin = time.perf_counter()
+    options = make_options(**settings)
     with Display(print_after) as display:
-        compiled = compile_model(model, make_options(**settings), display)
+        compiled = compile_model(model, options, display)
         compiled.save(path)
     how = "found in the cache" if compiled.file is not None else "compiled"
     click.echo(f"{path}: {summary(compiled.manifest)}; {how} in {seconds_text(time.perf_counter() - begin)}")
@@ -59,4 +60,8 @@ def command(
 def summary(manifest: Manifest) -> str:
     """A module in a line."""
     kernels = count_text(len({step.symbol for step in manifest.steps}), "kernel")
+    tuned = manifest.metadata.get("tuned", {})
+    if tuned:
+        near = list(tuned.values()).count("near")
+        kernels += f" ({len(tuned)} of them tuned{f', {near} for a near target' if near else ''})"
     return f"{count_text(len(manifest.steps), 'step')} of {kernels}, {bytes_text(manifest.weight_bytes)} of weights"

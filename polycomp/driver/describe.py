@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from polycomp.driver.lower import Lowered
@@ -14,8 +15,9 @@ from polycomp.graph.ir import Graph
 from polycomp.te import Dim
 
 
-def module_metadata(imported: Graph, lowered: Lowered, layout: Layout) -> dict[str, Any]:
-    """What ``polycomp inspect`` shows beyond the manifest, as JSON: the model's operators, nodes and memory plan."""
+def module_metadata(imported: Graph, lowered: Lowered, layout: Layout, tuned: Mapping[str, str]) -> dict[str, Any]:
+    """What ``polycomp inspect`` shows beyond the manifest, as JSON: the model's operators, nodes and memory plan, and
+    of the kernels whose schedules come from a tuning log, by symbol, for how near a target they were made."""
     symbols = {output: call.symbol for call in lowered.calls for output in call.outputs}
     kernel_of = {n.name: symbols.get(g.outputs[0], "") for g in lowered.graph.groups for n in g.nodes}
     types = lowered.graph.types
@@ -24,6 +26,7 @@ def module_metadata(imported: Graph, lowered: Lowered, layout: Layout) -> dict[s
         total = known(total + call.flops)
     return {
         "flops": dimension(total),
+        "tuned": dict(tuned),
         "operators": dict(Counter(node.op for node in imported.nodes).most_common()),
         "nodes": [
             {"name": n.name, "op": n.op, "type": str(types[n.outputs[0]]), "kernel": kernel_of.get(n.name, "")}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.codegen.llvm.machine import compile_ir
 from polycomp.decisions import Decisions
-from polycomp.errors import CompileError, PolycompError
+from polycomp.errors import CompileError, PolycompError, ScheduleError
 from polycomp.expr import Interval, Var
 from polycomp.loops import LoopNest, lower_kernel
 from polycomp.loops.program import Workspace
@@ -31,6 +31,7 @@ class KernelTask(NamedTuple):
     ranges: Mapping[Var, Interval]
     target: Target
     decisions: Decisions = _LIBRARY
+    advised: bool = False
 
 
 class KernelError(CompileError):
@@ -45,11 +46,15 @@ class KernelError(CompileError):
 
 
 class CompiledKernel(NamedTuple):
-    """``object`` is ELF with the function of the kernel's name, which wants ``workspace`` and ``sizes`` in order."""
+    """``object`` is ELF with the function of the kernel's name, which wants ``workspace`` and ``sizes`` in order.
+
+    ``refused`` says why decisions that were only advice were not taken; "" when they were, or there were none.
+    """
 
     object: bytes
     workspace: Workspace
     sizes: tuple[Var, ...]
+    refused: str = ""
 
 
 def compile_kernel(
@@ -59,15 +64,17 @@ def compile_kernel(
     ranges: Mapping[Var, Interval],
     target: Target,
     decisions: Decisions = _LIBRARY,
+    advised: bool = False,
 ) -> CompiledKernel:
     """Schedule, lower and compile the expressions of ``outputs``.
 
-    Raises :class:`KernelError` for whatever goes wrong, with the traceback as a note.
+    Where ``decisions`` are only advice, those that do not fit, or are not proven, are left to the library. Raises
+    :class:`KernelError` for whatever goes wrong, with the traceback as a note.
     """
     try:
-        nest = loop_nest(name, inputs, outputs, ranges, target, decisions)
+        nest, refused = loop_nest(name, inputs, outputs, ranges, target, decisions, advised)
         emitted = emit_kernel(nest, target)
-        return CompiledKernel(compile_ir(emitted.ir, target), emitted.workspace, nest.sizes)
+        return CompiledKernel(compile_ir(emitted.ir, target), emitted.workspace, nest.sizes, refused)
     except Exception as error:
         reason = str(error) if isinstance(error, PolycompError) else f"{type(error).__name__}: {error}"
         failure = KernelError(name, reason)
@@ -82,16 +89,26 @@ def loop_nest(
     ranges: Mapping[Var, Interval],
     target: Target,
     decisions: Decisions = _LIBRARY,
-) -> LoopNest:
-    """The scheduled loops of the expressions of ``outputs``, before code generation."""
-    kernel = schedule_kernel(name, inputs, outputs, ranges, target, decisions)
+    advised: bool = False,
+) -> tuple[LoopNest, str]:
+    """The scheduled loops of the expressions of ``outputs``, before code generation, and why advice was not taken."""
+    definition = (name, inputs, outputs, ranges, target)
+    refused = ""
+    if advised:
+        try:
+            kernel = schedule_kernel(*definition, decisions)
+            _verify(kernel, needs_proof=True)
+            return lower_kernel(kernel), ""
+        except (CompileError, ScheduleError) as error:
+            refused, decisions = str(error), _LIBRARY
+    kernel = schedule_kernel(*definition, decisions)
     _verify(kernel)
-    return lower_kernel(kernel)
+    return lower_kernel(kernel), refused
 
 
-def _verify(kernel: Kernel) -> None:
+def _verify(kernel: Kernel, needs_proof: bool = False) -> None:
     """Refuse a schedule that is surely wrong. One that isl cannot decide in its time is no reason to fail: the
-    library's schedules are legal by construction, and this finds where they are not."""
+    library's schedules are legal by construction, and this finds where they are not. Others need proof."""
     violation = verify_kernel(kernel).violation
-    if violation is not None and violation.kind is not ViolationKind.UNKNOWN:
+    if violation is not None and (needs_proof or violation.kind is not ViolationKind.UNKNOWN):
         raise CompileError(f"its schedule is illegal: {explain(violation)}")

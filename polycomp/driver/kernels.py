@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 
 from polycomp.driver.cache import Cache, key_of
@@ -33,10 +34,22 @@ def compile_kernels(
         observer.kernels(len(kernels), len(wanted))
 
     try:
-        workers.compile([_task(call, options) for call in missing], done)
+        workers.compile([task_of(call, options) for call in missing], done)
     except KernelError as error:
         raise _with_nodes(error, wanted[error.symbol]) from error
+    _tell_refused({s: kernel.refused for s, kernel in kernels.items() if kernel.refused})
     return {symbol: kernels[symbol] for symbol in wanted}  # in one order, so that equal models give equal files
+
+
+def _tell_refused(refused: Mapping[str, str]) -> None:
+    """Warn of a tuning log that is out of date."""
+    if refused:
+        symbol, reason = next(iter(refused.items()))
+        warnings.warn(
+            f"the tuning log has decisions for {len(refused)} kernels that fit no longer, so the library's own "
+            f"schedules are used for these (tune again to have others); of {symbol}: {reason}",
+            stacklevel=2,
+        )
 
 
 def _with_nodes(error: KernelError, call: Call) -> CompileError:
@@ -51,9 +64,11 @@ def _look_up(cache: Cache, wanted: Mapping[str, Call], options: Options) -> dict
 
 
 def _key(symbol: str, options: Options) -> str:
-    return key_of(symbol, options.kernel_target.key, options.decisions_for(symbol).key, backend_version())
+    made = (options.decisions_for(symbol).key, str(options.is_advised(symbol)))
+    return key_of(symbol, options.kernel_target.key, *made, backend_version())
 
 
-def _task(call: Call, options: Options) -> KernelTask:
-    kernel, decisions = call.kernel, options.decisions_for(call.symbol)
-    return KernelTask(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, options.kernel_target, decisions)
+def task_of(call: Call, options: Options) -> KernelTask:
+    """What is to be compiled for a call."""
+    kernel, made = call.kernel, (options.decisions_for(call.symbol), options.is_advised(call.symbol))
+    return KernelTask(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, options.kernel_target, *made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -50,7 +51,7 @@ def link_program(program: Program, kernel_objects: Mapping[str, bytes], target: 
 
 @functools.cache
 def _common_objects(target: Target) -> Mapping[str, bytes]:
-    """The objects that all modules for a target share."""
+    """The objects that all modules for a target share, whatever its cores."""
     return {
         "the thread pool": compile_ir(pool_ir(target), target),
         "the call from Python": compile_ir(caller_ir(target), target),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from polycomp.driver.cache import Cache, key_of, open_caches
 from polycomp.driver.compile import CompiledModel, found_or_made
 from polycomp.driver.describe import module_metadata
@@ -67,7 +69,9 @@ def _finish(
     layout = lay_out(lowered)
     program = build_program(lowered, layout, kernels)
     objects = {symbol: kernel.object for symbol, kernel in kernels.items()}
-    info = _module_info(imported, lowered, layout, options)
+    advised = sorted(s for s, kernel in kernels.items() if options.is_advised(s) and not kernel.refused)
+    tuned = {symbol: "near" if symbol in options.tuned_near else "exact" for symbol in advised}
+    info = _module_info(imported, lowered, layout, options, tuned)
     return build_module(program, objects, layout.weights, layout.weight_bytes, info, options.target)
 
 
@@ -90,7 +94,9 @@ def _show(name: str, graph: Graph, observer: Observer) -> None:
         observer.graph(name, to_text(graph))
 
 
-def _module_info(imported: Graph, lowered: Lowered, layout: Layout, options: Options) -> ModuleInfo:
+def _module_info(
+    imported: Graph, lowered: Lowered, layout: Layout, options: Options, tuned: Mapping[str, str]
+) -> ModuleInfo:
     types = lowered.graph.types
     return ModuleInfo(
         inputs={name: types[name] for name in lowered.graph.inputs},
@@ -98,7 +104,7 @@ def _module_info(imported: Graph, lowered: Lowered, layout: Layout, options: Opt
         symbols=lowered.graph.symbols,
         conditions=imported.conditions,
         threads=options.threads,
-        metadata=module_metadata(imported, lowered, layout),
+        metadata=module_metadata(imported, lowered, layout, tuned),
     )
 
 

@@ -7,6 +7,7 @@ import functools
 from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.codegen.llvm.machine import assembly
 from polycomp.driver.kernel import loop_nest
+from polycomp.driver.kernels import task_of
 from polycomp.driver.lower import Call, lower_graph
 from polycomp.graph import Graph, to_text
 from polycomp.loops import LoopNest
@@ -75,9 +76,7 @@ class Lowered:
         return tuple(map(self._nest, self._calls))
 
     def _nest(self, call: Call) -> LoopNest:
-        kernel, options = call.kernel, self._options
-        given = (options.kernel_target, options.decisions_for(call.symbol))
-        return loop_nest(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, *given)
+        return loop_nest(*task_of(call, self._options))[0]
 
 
 def _kernel_text(call: Call) -> str:

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from polycomp.driver.kernel import loop_nest
+from polycomp.driver.kernels import task_of
 from polycomp.driver.lower import Call
 from polycomp.driver.observe import Observer
 from polycomp.driver.pipeline import import_graph, lower_model
 from polycomp.expr import Var
-from polycomp.loops import lower_kernel
 from polycomp.options import Options
 from polycomp.roofline.reasons import Point
 from polycomp.roofline.traits import Traits, traits_of
 from polycomp.runtime import Module
 from polycomp.runtime.binding import bind
-from polycomp.schedules.library import schedule_kernel
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 
@@ -53,8 +53,6 @@ def kernel_traits(calls: Sequence[Call], sizes: Mapping[str, int], options: Opti
 
 
 def _traits(call: Call, sizes: Mapping[str, int], options: Options) -> Traits:
-    kernel = call.kernel
-    given = (options.target, options.decisions_for(call.symbol))
-    scheduled = schedule_kernel(call.symbol, kernel.inputs, kernel.outputs, kernel.ranges, *given)
-    values: dict[Var, int] = {new: sizes[old.name] for new, old in kernel.parameters.items()}
-    return traits_of(lower_kernel(scheduled), values, options.target.lanes(_ELEMENT))
+    nest, _ = loop_nest(*task_of(call, options))
+    values: dict[Var, int] = {new: sizes[old.name] for new, old in call.kernel.parameters.items()}
+    return traits_of(nest, values, options.target.lanes(_ELEMENT))

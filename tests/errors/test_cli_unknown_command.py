@@ -10,5 +10,5 @@ def test_cli_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     status, words = command(capsys, "frobnicate")
     assert status == 2
     assert words == (
-        "polycomp: error: there is no command 'frobnicate'; there are compile, run, bench, check, inspect, targets, cache\n"
+        "polycomp: error: there is no command 'frobnicate'; there are compile, run, bench, check, tune, inspect, targets, cache\n"
     )

@@ -1,0 +1,187 @@
+"""Tuning the kernels of a model: proposals are measured, recorded and learned from, until the budget is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+from polycomp.tuner.budget import Standing, expected_gain
+from polycomp.tuner.database import Database
+from polycomp.tuner.evolution import EvolutionarySearch
+from polycomp.tuner.measurer import Measurer, Outcome, Trial
+from polycomp.tuner.model import make_model
+from polycomp.tuner.record import Record
+from polycomp.tuner.search import Search
+from polycomp.tuner.space import Point, Space
+from polycomp.tuner.status import Status
+from polycomp.tuner.versions import tool_versions
+from polycomp.tuner.workload import Workload
+
+MakeSearch = Callable[[Space], Search]
+
+_BATCH = 8
+_FIRST_BATCH = 2  # the library's own choice and one other: all layers are known soon
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """At most so many ``trials`` and ``seconds``; None for no limit."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+
+class Layer:
+    """A kernel of the model in the course of tuning. It is called ``calls`` times per inference.
+
+    ``own`` are the seconds of the library's own schedule; ``counts`` tell how many trials had each status.
+    """
+
+    def __init__(self, workload: Workload, calls: int, make_search: MakeSearch) -> None:
+        self.workload = workload
+        self.space = Space(workload)
+        self.search = make_search(self.space)
+        self.standing = Standing(calls)
+        self.own: float | None = None
+        self.counts: dict[Status, int] = {}
+
+    @property
+    def best(self) -> float | None:
+        """Seconds of the fastest schedule so far."""
+        return self.search.best[0] if self.search.best is not None else None
+
+    @property
+    def trials(self) -> int:
+        return sum(self.counts.values())
+
+    def learn(self, point: Point, status: Status, seconds: float | None) -> None:
+        """Take a measurement into account."""
+        self.search.observe(point, seconds if status is Status.OK else None)
+        if point.loops == self.space.own.loops and seconds is not None:
+            self.own = seconds
+
+
+def library_first(seed: int = 0) -> MakeSearch:
+    """The usual search: evolution from the library's own choice, with a learned model."""
+    return lambda space: EvolutionarySearch(space, [space.own], random.Random(seed), make_model())
+
+
+class Watcher:
+    """Told how the tuning goes; this one ignores it."""
+
+    def outcome(self, layer: Layer, outcome: Outcome) -> None:
+        """A trial of ``layer`` has ended."""
+
+
+class Session:
+    """The tuning of ``layers`` with ``measurer``; every outcome is appended to ``database`` before the next is waited
+    for, so that nothing is lost when it is interrupted."""
+
+    def __init__(
+        self, layers: Sequence[Layer], measurer: Measurer, database: Database | None, watcher: Watcher | None = None
+    ) -> None:
+        self.layers, self.measurer, self.database = list(layers), measurer, database
+        self.watcher = watcher or Watcher()
+        self.trials = 0
+        self._began = time.monotonic()
+
+    def resume(self) -> int:
+        """Learn what the database knows already; returns how many measurements it had. Those whose decisions make no
+        schedule any more are counted in a warning."""
+        by_key = {layer.workload.key: layer for layer in self.layers}
+        known = stale = 0
+        for record in self.database.records() if self.database is not None else ():
+            layer = by_key.get(record.workload)
+            if layer is not None and record.target == layer.workload.target.key:
+                fits = _replay(layer, record)
+                known, stale = known + fits, stale + (not fits)
+        if stale:
+            warnings.warn(
+                f"{stale} measurements of the tuning log are of schedules that exist no more; they are left out",
+                stacklevel=2,
+            )
+        for layer in self.layers:
+            layer.standing.best = layer.best
+        return known
+
+    def run(self, budget: Budget) -> None:
+        """Tune until the budget is spent or every space is exhausted."""
+        while (count := self._affordable(budget)) > 0:
+            batch = self._next_batch(count)
+            if not batch:
+                return
+            self._measure(batch)
+
+    def _affordable(self, budget: Budget) -> int:
+        """How many more trials there may be in the next batch."""
+        if budget.seconds is not None and time.monotonic() - self._began >= budget.seconds:
+            return 0
+        return _BATCH if budget.trials is None else min(_BATCH, budget.trials - self.trials)
+
+    def _next_batch(self, count: int) -> list[tuple[Layer, Point]]:
+        """Up to ``count`` points: of the layer whose turn it is, or a few each of layers that had none yet."""
+        batch: list[tuple[Layer, Point]] = []
+        asked: list[Layer] = []
+        while len(batch) < count:
+            layer = next_layer(self.layers, asked)
+            if layer is None:
+                break
+            asked.append(layer)
+            wanted = _BATCH if layer.standing.batches else _FIRST_BATCH
+            points = layer.search.propose(min(wanted, count - len(batch)))
+            layer.standing.exhausted = not points
+            batch += [(layer, point) for point in points]
+        return batch
+
+    def _measure(self, batch: Sequence[tuple[Layer, Point]]) -> None:
+        waiting: dict[int, tuple[Layer, Point]] = {}
+        for layer, point in batch:
+            self.trials += 1
+            waiting[self.trials] = layer, point
+            self.measurer.submit(Trial(self.trials, layer.workload, point.decisions))
+        while waiting:
+            for outcome in self.measurer.collect():
+                self._note(*waiting.pop(outcome.number), outcome)
+        for layer in dict.fromkeys(layer for layer, _ in batch):
+            layer.standing.update(layer.best)
+
+    def _note(self, layer: Layer, point: Point, outcome: Outcome) -> None:
+        layer.counts[outcome.status] = layer.counts.get(outcome.status, 0) + 1
+        layer.learn(point, outcome.status, outcome.seconds)
+        if self.database is not None:
+            self.database.append(_record(layer.workload, point, outcome))
+        self.watcher.outcome(layer, outcome)
+
+
+def next_layer(layers: Sequence[Layer], asked: Sequence[Layer]) -> Layer | None:
+    """The layer whose turn it is: each first has one turn, then the one with most to gain. None when all the others are
+    exhausted or were ``asked`` already."""
+    left = [x for x in layers if not x.standing.exhausted and x not in asked]
+    fresh = next((x for x in left if not x.standing.batches), None)
+    return fresh or max(left, key=lambda x: expected_gain(x.standing), default=None)
+
+
+def _record(workload: Workload, point: Point, outcome: Outcome) -> Record:
+    return Record(
+        workload.key,
+        workload.symbol,
+        workload.target.key,
+        point.decisions,
+        outcome.status.value,
+        outcome.seconds,
+        outcome.samples,
+        outcome.error,
+        tool_versions(),
+    )
+
+
+def _replay(layer: Layer, record: Record) -> bool:
+    """Learn from a record whose decisions still make a schedule; whether they did."""
+    point = layer.space.draw(record.decisions)
+    if point is None or record.status not in set(Status):
+        return False
+    layer.learn(point, Status(record.status), record.seconds)
+    return True
