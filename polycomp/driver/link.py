@@ -42,7 +42,7 @@ def link_program(program: Program, kernel_objects: Mapping[str, bytes], target: 
     own = {"the entry": compile_ir(entry_ir(program, target), target)}
     objects = {
         **own,
-        **_common_objects(target),
+        **_common_objects(dataclasses.replace(target, cores=1)),
         **{f"kernel {symbol}": data for symbol, data in kernel_objects.items()},
     }
     exports = [*ENTRY_SYMBOLS, *POOL_SYMBOLS, *CALLER_SYMBOLS]
