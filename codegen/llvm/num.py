@@ -210,6 +210,14 @@ def polynomial(x: Num, coefficients: Sequence[float]) -> Num:
     return result if isinstance(result, Num) else x.like(result)
 
 
+def horner(x: Num, coefficients: Sequence[float]) -> Num:
+    """``sum(c[i] * x**i)`` by Horner's scheme: the fewest instructions, in one chain."""
+    result = x.like(coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        result = mul_add(result, x, coefficient)
+    return result
+
+
 def has_fma(b: FunctionBuilder) -> bool:
     return not b.module.is_x86 or b.module.has("fma") or b.module.has("avx512f")
 
