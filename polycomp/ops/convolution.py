@@ -9,7 +9,7 @@ same as a convolutional layer?", arXiv:1609.07009).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from polycomp import te
@@ -52,38 +52,52 @@ def _group(call: Call) -> int:
 
 def _infer_conv(call: Call) -> tuple[TensorType, ...]:
     """x [N, C, spatial...], w [K, C / group, kernel...], b [K] -> [N, K, spatial...]."""
-    x, w = _check_operands(call)
+    x, _ = _check_operands(call)
+    return (TensorType(x.dtype, convolution_shape(call)),)
+
+
+def convolution_shape(call: Call) -> tuple[Dim, ...]:
+    """The shape of a convolution's result; raises ShapeError when data and weights do not fit each other."""
+    x, w = call.input(0), call.input(1)
+    check_spatial(call, w.rank - FIRST_SPATIAL, x.shape)
     group = _group(call)
     channels, outputs = x.shape[1], w.shape[0]
     expected = as_dim(w.shape[1] * group)
     known = isinstance(channels, int) and isinstance(expected, int)
     if (known and channels != expected) or not isinstance(outputs, int) or outputs % group:
         raise ShapeError(
-            f"Conv {call.node!r}: weights of shape {list(w.shape)} in {group} groups do not fit an input of "
+            f"{call.op} {call.node!r}: weights of shape {list(w.shape)} in {group} groups do not fit an input of "
             f"shape {list(x.shape)}"
         )
     window = window_of(call, w.shape[FIRST_SPATIAL:])
     sizes = output_sizes(call, x.shape[FIRST_SPATIAL:], window)
-    return (TensorType(x.dtype, (x.shape[0], outputs, *sizes)),)
+    return (x.shape[0], outputs, *sizes)
 
 
 def _lower_conv(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     x, w, b = _operands(inputs)
     (out,) = _infer_conv(call)
+    total = convolve(call, x, w, out.shape, lambda data, weight, at: widen(data) * widen(weight))
+    return (finish(call, total, b, out),)
+
+
+def convolve(
+    call: Call, x: Tensor, w: Tensor, shape: tuple[Dim, ...], product: Callable[..., Expr], fill: float = 0
+) -> Tensor:
+    """``NODE.sum``: the sums of ``product(element of x, element of w, its index)`` over windows of ``x`` with ``fill``
+    around it."""
     window = window_of(call, w.shape[FIRST_SPATIAL:])
     group = _group(call)
-    source = pad_for_windows(call, x, window, 0)
-    depth, per_group = w.shape[1], _known(out.shape[1]) // group
+    source = pad_for_windows(call, x, window, fill)
+    depth, per_group = w.shape[1], _known(shape[1]) // group
     channel, taps = _reduction(depth, window.kernel, group)
 
     def body(n: Expr, k: Expr, *spatial: Expr) -> Expr:
         c: Expr = channel[0] if channel else const(0)
         data = source[(n, _first_channel(k, group, per_group, depth) + c, *window.at(spatial, taps))]
-        return te.sum(widen(data) * widen(w[(k, c, *taps)]), (*channel, *taps))
+        return te.sum(product(data, w[(k, c, *taps)], (k, c, *taps)), (*channel, *taps))
 
-    names = ("n", "k", *spatial_names(window.rank))
-    total = define(f"{call.node}.sum", out.shape, names, body, call.node)
-    return (finish(call, total, b, out),)
+    return define(f"{call.node}.sum", shape, ("n", "k", *spatial_names(window.rank)), body, call.node)
 
 
 def _reduction(depth: Dim, kernel: Sequence[int], group: int) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:

@@ -37,16 +37,18 @@ def _broadcast_rule(allowed: frozenset[DType], to: DType | None = None) -> Infer
 
     def infer(call: Call) -> tuple[TensorType, ...]:
         dtype = check_dtypes(call, allowed)
-        return (TensorType(to or dtype, _broadcast_inputs(call)),)
+        return (TensorType(to or dtype, broadcast_inputs(call)),)
 
     return infer
 
 
-def _broadcast_inputs(call: Call) -> tuple[int | Expr, ...]:
+def broadcast_inputs(call: Call) -> tuple[int | Expr, ...]:
+    """The shape that all given inputs are broadcast to."""
     return broadcast(call, [t.shape for t in call.inputs if t is not None])
 
 
-def _operator(name: str, infer: Infer, formula: Formula) -> Operator:
+def elementwise(name: str, infer: Infer, formula: Formula) -> Operator:
+    """The operator whose output elements ``formula`` makes of those of the inputs, broadcast."""
     return Operator(name, OpKind.ELEMENTWISE, infer, functools.partial(_lower, infer, formula))
 
 
@@ -91,7 +93,7 @@ def _infer_power(call: Call) -> tuple[TensorType, ...]:
     """The result has the base's element type; the exponent's may be another."""
     dtype = check_dtypes(call, NUMBERS, [0])
     check_dtypes(call, NUMBERS, [1])
-    return (TensorType(dtype, _broadcast_inputs(call)),)
+    return (TensorType(dtype, broadcast_inputs(call)),)
 
 
 def _power(call: Call, values: Sequence[Expr]) -> Expr:
@@ -118,7 +120,7 @@ def _literal_power(x: Expr, exponent: float) -> Expr | None:
 def _infer_prelu(call: Call) -> tuple[TensorType, ...]:
     dtype = check_dtypes(call, NUMBERS)
     x = call.input(0)
-    shape = _broadcast_inputs(call)
+    shape = broadcast_inputs(call)
     if len(shape) != x.rank or not all(same_dim(a, b) for a, b in zip(shape, x.shape, strict=True)):
         raise shape_error(call, "the slope cannot be broadcast to the data")
     return (TensorType(dtype, x.shape),)
@@ -149,7 +151,7 @@ def _mean(call: Call, values: Sequence[Expr]) -> Expr:
 def _infer_where(call: Call) -> tuple[TensorType, ...]:
     check_dtypes(call, BOOLS, [0])
     dtype = check_dtypes(call, ANY, [1, 2])
-    return (TensorType(dtype, _broadcast_inputs(call)),)
+    return (TensorType(dtype, broadcast_inputs(call)),)
 
 
 def _where(call: Call, values: Sequence[Expr]) -> Expr:
@@ -191,30 +193,30 @@ _ON_INTEGERS = _broadcast_rule(INTEGERS)
 _ORDERED = _broadcast_rule(NUMBERS, DType.BOOL)
 
 OPERATORS = family(
-    _operator("Add", _ARITHMETIC, _folded("add")),
-    _operator("Sub", _ARITHMETIC, _folded("sub")),
-    _operator("Mul", _ARITHMETIC, _folded("mul")),
-    _operator("Div", _ARITHMETIC, _divide),
-    _operator("Mod", _ARITHMETIC, _modulo),
-    _operator("Pow", _infer_power, _power),
-    _operator("Atan2", _broadcast_rule(FLOATS), lambda call, values: binary("atan2", *values)),
-    _operator("PRelu", _infer_prelu, _prelu),
-    _operator("And", _ON_BOOLS, _folded("and")),
-    _operator("Or", _ON_BOOLS, _folded("or")),
-    _operator("Xor", _ON_BOOLS, _folded("xor")),
-    _operator("BitwiseAnd", _ON_INTEGERS, _folded("and")),
-    _operator("BitwiseOr", _ON_INTEGERS, _folded("or")),
-    _operator("BitwiseXor", _ON_INTEGERS, _folded("xor")),
-    _operator("BitShift", _ON_INTEGERS, _shift),
-    _operator("Equal", _broadcast_rule(ANY, DType.BOOL), _comparison("eq")),
-    _operator("Less", _ORDERED, _comparison("lt")),
-    _operator("LessOrEqual", _ORDERED, _comparison("le")),
-    _operator("Greater", _ORDERED, _comparison("gt")),
-    _operator("GreaterOrEqual", _ORDERED, _comparison("ge")),
-    _operator("Max", _ARITHMETIC, _folded("max")),
-    _operator("Min", _ARITHMETIC, _folded("min")),
-    _operator("Sum", _broadcast_rule(FLOATS), _folded("add")),
-    _operator("Mean", _broadcast_rule(FLOATS), _mean),
-    _operator("Where", _infer_where, _where),
+    elementwise("Add", _ARITHMETIC, _folded("add")),
+    elementwise("Sub", _ARITHMETIC, _folded("sub")),
+    elementwise("Mul", _ARITHMETIC, _folded("mul")),
+    elementwise("Div", _ARITHMETIC, _divide),
+    elementwise("Mod", _ARITHMETIC, _modulo),
+    elementwise("Pow", _infer_power, _power),
+    elementwise("Atan2", _broadcast_rule(FLOATS), lambda call, values: binary("atan2", *values)),
+    elementwise("PRelu", _infer_prelu, _prelu),
+    elementwise("And", _ON_BOOLS, _folded("and")),
+    elementwise("Or", _ON_BOOLS, _folded("or")),
+    elementwise("Xor", _ON_BOOLS, _folded("xor")),
+    elementwise("BitwiseAnd", _ON_INTEGERS, _folded("and")),
+    elementwise("BitwiseOr", _ON_INTEGERS, _folded("or")),
+    elementwise("BitwiseXor", _ON_INTEGERS, _folded("xor")),
+    elementwise("BitShift", _ON_INTEGERS, _shift),
+    elementwise("Equal", _broadcast_rule(ANY, DType.BOOL), _comparison("eq")),
+    elementwise("Less", _ORDERED, _comparison("lt")),
+    elementwise("LessOrEqual", _ORDERED, _comparison("le")),
+    elementwise("Greater", _ORDERED, _comparison("gt")),
+    elementwise("GreaterOrEqual", _ORDERED, _comparison("ge")),
+    elementwise("Max", _ARITHMETIC, _folded("max")),
+    elementwise("Min", _ARITHMETIC, _folded("min")),
+    elementwise("Sum", _broadcast_rule(FLOATS), _folded("add")),
+    elementwise("Mean", _broadcast_rule(FLOATS), _mean),
+    elementwise("Where", _infer_where, _where),
     Operator("ClipTensor", OpKind.ELEMENTWISE, _infer_clip, _lower_clip),
 )

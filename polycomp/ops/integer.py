@@ -1,4 +1,4 @@
-"""Products of matrices of 8-bit integers with 32-bit sums, plain and with the constant operand in groups of four.
+"""Products and convolutions of 8-bit integers with 32-bit sums, plain and with the constant operand in groups of four.
 
 An *interleaved* matrix ``[K, N]`` is ``[ceil(N / nr), ceil(K / 4), nr, 4]``, zero padded: the four bytes that one word
 of a dot product instruction multiplies are neighbours, and the words of ``nr`` columns follow one another.
@@ -12,8 +12,10 @@ from types import MappingProxyType
 from polycomp import te
 from polycomp.dtypes import DType
 from polycomp.errors import DTypeError, ShapeError
-from polycomp.expr import Expr, cast, compare
+from polycomp.expr import Expr, cast, compare, const
 from polycomp.graph.ir import Call, Operator, OpKind, TensorType
+from polycomp.ops.common import broadcast_load
+from polycomp.ops.convolution import convolution_shape, convolve
 from polycomp.ops.matmul import batch_index, matmul_shape
 from polycomp.ops.windows import as_dim, axis_names, define, guarded, optional, reduction_axes, required
 from polycomp.te import Dim, Tensor
@@ -34,14 +36,22 @@ def _wide(value: Expr) -> Expr:
     return cast(DType.INT32, value)
 
 
+def _less_zero(value: Expr, zero: Tensor | None, shape: Sequence[Dim], index: Sequence[Expr]) -> Expr:
+    """``value``, the element at ``index`` of an operand of ``shape``, less its zero point, as int32."""
+    return _wide(value) if zero is None else _wide(value) - _wide(broadcast_load(zero, shape, index))
+
+
 def _infer_matmul(call: Call) -> tuple[TensorType, ...]:
-    """numpy.matmul's rule: int8 or uint8 a [..., M, K] and b [..., K, N] -> int32 [..., M, N]."""
+    """numpy.matmul's rule: int8 or uint8 a [..., M, K] and b [..., K, N] -> int32 [..., M, N].
+
+    Zero points, inputs 2 and 3, broadcast against a and b.
+    """
     _check_bytes(call)
     return (TensorType(DType.INT32, matmul_shape(call)),)
 
 
 def _lower_matmul(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    a, b = required(inputs, 0), required(inputs, 1)
+    a, b, a_zero, b_zero = _operands(inputs)
     shape = matmul_shape(call)
     inner = ("m",) * (a.rank > 1) + ("n",) * (b.rank > 1)
     batch = len(shape) - len(inner)
@@ -49,12 +59,44 @@ def _lower_matmul(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, 
 
     def body(*index: Expr) -> Expr:
         row, column = index[batch : batch + (a.rank > 1)], index[len(index) - (b.rank > 1) :]
-        left = a[(*batch_index(a, index[:batch]), *row, k)]
-        right = b[(*batch_index(b, index[:batch]), k, *column)]
-        return te.sum(_wide(left) * _wide(right), k)
+        left = (*batch_index(a, index[:batch]), *row, k)
+        right = (*batch_index(b, index[:batch]), k, *column)
+        return te.sum(_less_zero(a[left], a_zero, a.shape, left) * _less_zero(b[right], b_zero, b.shape, right), k)
 
     names = (*(f"b{i}" for i in range(batch)), *inner)
     return (define(f"{call.node}.sum", shape, names, body, call.node),)
+
+
+def _operands(inputs: Sequence[Tensor | None]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    return required(inputs, 0), required(inputs, 1), optional(inputs, 2), optional(inputs, 3)
+
+
+def _infer_conv(call: Call) -> tuple[TensorType, ...]:
+    """int8 or uint8 x [N, C, spatial...] and w [K, C / group, kernel...] -> int32 [N, K, spatial...].
+
+    Input 2 is the zero point of x, of one element, and input 3 that of w, which broadcasts against it. Around x is its
+    zero point, or the attribute ``fill`` when it has none.
+    """
+    _check_bytes(call)
+    return (TensorType(DType.INT32, convolution_shape(call)),)
+
+
+def _lower_conv(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    x, w, x_zero, w_zero = _operands(inputs)
+    (out,) = _infer_conv(call)
+    if x_zero is not None:
+        origin = (const(0),) * x.rank
+        data = define(
+            f"{call.node}.centred", x.shape, tuple(f"i{d}" for d in range(x.rank)), lambda *i: _less_zero(x[i], x_zero, x.shape, origin)
+        )
+    else:
+        data = x
+
+    def product(element: Expr, weight: Expr, at: Sequence[Expr]) -> Expr:
+        return _wide(element) * _less_zero(weight, w_zero, w.shape, at)
+
+    fill = 0 if x_zero is not None else int(call.attr("fill", 0))
+    return (convolve(call, data, w, out.shape, product, fill),)
 
 
 def _groups(size: Dim, group: int) -> Dim:
@@ -138,6 +180,7 @@ def _add_columns(call: Call, total: Tensor, bias: Tensor) -> Tensor:
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
         "MatMulInteger": Operator("MatMulInteger", OpKind.CONTRACTION, _infer_matmul, _lower_matmul),
+        "ConvInteger": Operator("ConvInteger", OpKind.CONTRACTION, _infer_conv, _lower_conv),
         "PackInterleaved": Operator("PackInterleaved", OpKind.INJECTIVE, _infer_pack, _lower_pack),
         "MatMulInterleaved": Operator("MatMulInterleaved", OpKind.CONTRACTION, _infer_interleaved, _lower_interleaved),
     }

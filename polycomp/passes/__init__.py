@@ -16,6 +16,7 @@ from polycomp.passes.layout import choose_layout
 from polycomp.passes.packing import pack_matrices, panel_width
 from polycomp.passes.recognise import recognise
 from polycomp.passes.simplify import dead_code, eliminate_common, simplify
+from polycomp.passes.zero_points import take_out_zero_points
 
 __all__ = ["PASSES", "Pass", "panel_width", "run_passes"]
 
@@ -23,6 +24,7 @@ Pass = Callable[[Graph, Options], Graph]
 
 PASSES: Sequence[tuple[str, Pass]] = (
     ("dead_code", dead_code),
+    ("take_out_zero_points", take_out_zero_points),
     ("fold_constants", fold_constants),
     ("eliminate_common", eliminate_common),
     ("recognise", recognise),

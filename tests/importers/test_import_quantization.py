@@ -118,3 +118,40 @@ def test_dynamic_quantization_before_a_product() -> None:
     (wanted,) = ReferenceEvaluator(made).run(None, feeds)
     got = polycomp.compile(made, threads=1, cache=False, jobs=1).run(feeds)["y"]
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("types", [("uint8", "int8"), ("int8", "int8"), ("uint8", "uint8")])
+@pytest.mark.parametrize("form", ["plain", "padded", "grouped", "strided"])
+def test_conv_integer(types: tuple[str, str], form: str) -> None:
+    groups, shape = (2, (6, 2, 3, 3)) if form == "grouped" else (1, (6, 4, 3, 3))
+    sizes: dict[str, Any] = {"group": groups}
+    if form in ("padded", "strided"):
+        sizes["pads"] = [1, 0, 2, 1]
+    if form == "strided":
+        sizes |= {"strides": [2, 1], "dilations": [1, 2]}
+    zeros = {"zx": np.array(9, types[0]), "zw": np.array(100 if form != "plain" else 0, types[1])}
+    compare("ConvInteger", {"x": extremes(types[0], 2, 4, 6, 7), "w": extremes(types[1], *shape), **zeros}, **sizes)
+
+
+def test_conv_integer_of_computed_zero_points() -> None:
+    zeros = {"zx": np.array(9, np.uint8), "zw": np.array(3, np.uint8)}
+    inputs = {"x": extremes("uint8", 1, 4, 5, 5), "w": extremes("uint8", 3, 4, 2, 2), **zeros}
+    compare("ConvInteger", inputs, given=4, pads=[1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("channels", [1, 3, 20])
+def test_qlinear_conv(dtype: str, channels: int) -> None:
+    random = np.random.default_rng(channels)
+    inputs = {
+        "x": extremes(dtype, 2, channels, 6, 5),
+        "xs": np.float32(0.02),
+        "xz": np.array(5, dtype),
+        "w": random.integers(-128, 128, (18, channels, 3, 3)).astype(np.int8),
+        "ws": random.uniform(0.001, 0.02, 18).astype(np.float32),
+        "wz": np.zeros(18, np.int8),
+        "ys": np.float32(0.1),
+        "yz": np.array(3, dtype),
+        "b": random.integers(-3000, 3000, 18).astype(np.int32),
+    }
+    compare("QLinearConv", inputs, dtype=dtype, pads=[1, 1, 1, 1])

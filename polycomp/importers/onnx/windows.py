@@ -32,10 +32,13 @@ def _per_dimension(site: Site, name: str, default: int, count: int, least: int) 
     return values
 
 
-def _kernel(site: Site) -> tuple[int, ...]:
-    """The window of a convolution is its weights', which a kernel_shape attribute may only repeat."""
+def _kernel(site: Site, weights: int = 1) -> tuple[int, ...]:
+    """The window of a convolution is its weights', which a kernel_shape attribute may only repeat.
+
+    ``weights`` is their position among the inputs.
+    """
     rank = _spatial_rank(site)
-    weight = site.input(1)
+    weight = site.input(weights)
     if weight.rank != rank + 2:
         raise ShapeError(f"{site.where} has weights of {weight.rank} dimensions; its input wants {rank + 2}")
     spatial = weight.shape[2:]
@@ -87,9 +90,14 @@ def _group(site: Site) -> int:
     return group
 
 
+def convolution_attributes(site: Site, weights: int = 1) -> dict[str, Any]:
+    """The canonical attributes of a convolution whose weights are input number ``weights``."""
+    return {"group": _group(site), **_window(site, _kernel(site, weights))}
+
+
 def _conv(site: Site) -> Sequence[Value]:
-    window = _window(site, _kernel(site))
-    return [site.emit("Conv", site.input(0), site.input(1), site.optional(2), group=_group(site), **window)]
+    inputs = (site.input(0), site.input(1), site.optional(2))
+    return [site.emit("Conv", *inputs, **convolution_attributes(site))]
 
 
 def _conv_transpose(site: Site) -> Sequence[Value]:
