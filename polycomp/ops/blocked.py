@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from polycomp import te
+from polycomp.dtypes import DType
 from polycomp.errors import ShapeError
-from polycomp.expr import Expr, compare, const
+from polycomp.expr import Expr, cast, compare, const
 from polycomp.graph.ir import Call, Infer, Lower, Operator, OpKind, TensorType
 from polycomp.ops.convolution import finish
 from polycomp.ops.pooling import layout_names, pooling_operators
@@ -36,6 +37,9 @@ from polycomp.ops.windows import (
     window_of,
 )
 from polycomp.te import Axis, Dim, Tensor
+
+
+_BYTES = (DType.INT8, DType.UINT8)
 
 
 def _blocks(channels: Dim, block: int) -> Dim:
@@ -156,14 +160,23 @@ def _is_depthwise(call: Call) -> bool:
 
 
 def _infer_conv(call: Call) -> tuple[TensorType, ...]:
-    """x blocked by input_block, or plain when that is 0; w and b packed -> [N, ceil(K / block), spatial..., block]."""
+    """x blocked by input_block, or plain when that is 0; w and b packed -> [N, ceil(K / block), spatial..., block].
+
+    Bytes give int32. Around x is the attribute ``fill``, 0 unless given.
+    """
     x, block, input_block = call.input(0), _block(call), int(call.attr("input_block"))
     window = window_of(call, tuple(call.attr("kernel_shape")))
     check_spatial(call, window.rank, x.shape, 1 if input_block else 0)
     _check_channels(call, x, block, input_block)
     _check_weights(call, window, block)
     sizes = output_sizes(call, x.shape[FIRST_SPATIAL : FIRST_SPATIAL + window.rank], window)
-    return (TensorType(x.dtype, (x.shape[0], _blocks(call.attr("out_channels"), block), *sizes, block)),)
+    shape = (x.shape[0], _blocks(call.attr("out_channels"), block), *sizes, block)
+    return (TensorType(DType.INT32 if x.dtype in _BYTES else x.dtype, shape),)
+
+
+def _accumulated(value: Expr) -> Expr:
+    """``value`` in the type of sums: int32 for bytes."""
+    return cast(DType.INT32, value) if value.dtype in _BYTES else widen(value)
 
 
 def _check_channels(call: Call, x: TensorType, block: int, input_block: int) -> None:
@@ -200,16 +213,16 @@ def _lower_conv(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ..
     x, w = required(inputs, 0), required(inputs, 1)
     (out,) = _infer_conv(call)
     window = window_of(call, tuple(call.attr("kernel_shape")))
-    source = pad_for_windows(call, x, window, 0)
+    source = pad_for_windows(call, x, window, int(call.attr("fill", 0)))
     taps = reduction_axes(window.kernel, spatial_names(window.rank, "k"))
     reduced = _reduction(call, taps)
 
     def body(n: Expr, ko: Expr, *index: Expr) -> Expr:
         ki, position = index[-1], window.at(index[:-1], taps)
         if _is_depthwise(call):
-            return te.sum(widen(source[(n, ko, *position, ki)]) * widen(w[(ko, *taps, ki)]), reduced)
+            return te.sum(_accumulated(source[(n, ko, *position, ki)]) * _accumulated(w[(ko, *taps, ki)]), reduced)
         data = _load_channel(call, source, n, position, reduced)
-        return te.sum(widen(data) * widen(w[(ko, *reduced, ki)]), reduced)
+        return te.sum(_accumulated(data) * _accumulated(w[(ko, *reduced, ki)]), reduced)
 
     total = define(f"{call.node}.sum", out.shape, layout_names(window.rank, 1), body, call.node)
     return (finish(call, total, optional(inputs, 2), out),)

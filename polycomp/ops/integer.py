@@ -15,9 +15,24 @@ from polycomp.errors import DTypeError, ShapeError
 from polycomp.expr import Expr, cast, compare, const
 from polycomp.graph.ir import Call, Operator, OpKind, TensorType
 from polycomp.ops.common import broadcast_load
-from polycomp.ops.convolution import convolution_shape, convolve
+from polycomp.ops.convolution import convolution_shape, convolve, finish
 from polycomp.ops.matmul import batch_index, matmul_shape
-from polycomp.ops.windows import as_dim, axis_names, define, guarded, optional, reduction_axes, required
+from polycomp.ops.pooling import layout_names
+from polycomp.ops.windows import (
+    FIRST_SPATIAL,
+    as_dim,
+    axis_names,
+    check_spatial,
+    define,
+    guarded,
+    optional,
+    output_sizes,
+    pad_for_windows,
+    reduction_axes,
+    required,
+    spatial_names,
+    window_of,
+)
 from polycomp.te import Dim, Tensor
 
 GROUP = 4
@@ -156,6 +171,64 @@ def _lower_interleaved(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Ten
     return (total if bias is None else _add_columns(call, total, bias),)
 
 
+def _infer_pack_conv(call: Call) -> tuple[TensorType, ...]:
+    """[K, C, kernel...] -> [ceil(K / block), ceil(C / input_block), kernel..., input_block / 4, block, 4]."""
+    w, block, input_block = call.input(0), int(call.attr("block")), int(call.attr("input_block"))
+    check_spatial(call, w.rank - FIRST_SPATIAL, w.shape)
+    blocks = (_groups(w.shape[0], block), _groups(w.shape[1], input_block))
+    return (TensorType(w.dtype, (*blocks, *w.shape[FIRST_SPATIAL:], input_block // GROUP, block, GROUP)),)
+
+
+def _lower_pack_conv(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    w, block, input_block = required(inputs, 0), int(call.attr("block")), int(call.attr("input_block"))
+    (out,) = _infer_pack_conv(call)
+
+    def body(ko: Expr, co: Expr, *rest: Expr) -> Expr:
+        *taps, cq, ki, ci = rest
+        k, c = ko * block + ki, co * input_block + cq * GROUP + ci
+        sizes = ((k, w.shape[0], block), (c, w.shape[1], input_block))
+        return guarded(w[(k, c, *taps)], [compare("lt", i, d) for i, d, f in sizes if not _divides(f, d)])
+
+    names = ("ko", "co", *spatial_names(w.rank - FIRST_SPATIAL, "k"), "cq", "ki", "ci")
+    return (define(f"{call.node}.packed", out.shape, names, body, call.node),)
+
+
+def _infer_conv_blocked(call: Call) -> tuple[TensorType, ...]:
+    """x [N, ceil(C / input_block), spatial..., input_block], w packed, int32 bias [ceil(K / block), block] ->
+    int32 [N, ceil(K / block), spatial..., block].
+
+    Around x is the attribute ``fill``. Channels beyond C may hold anything: the weights are zero there.
+    """
+    _check_bytes(call)
+    x, w, input_block = call.input(0), call.input(1), int(call.attr("input_block"))
+    window = window_of(call, tuple(call.attr("kernel_shape")))
+    check_spatial(call, window.rank, x.shape, 1)
+    if w.shape[1:] != (x.shape[1], *window.kernel, input_block // GROUP, w.shape[-2], GROUP) or x.shape[-1] != input_block:
+        raise ShapeError(
+            f"ConvIntegerBlocked {call.node!r}: packed weights of shape {list(w.shape)} do not fit data of shape "
+            f"{list(x.shape)} in blocks of {input_block}"
+        )
+    sizes = output_sizes(call, x.shape[FIRST_SPATIAL : FIRST_SPATIAL + window.rank], window)
+    return (TensorType(DType.INT32, (x.shape[0], w.shape[0], *sizes, w.shape[-2])),)
+
+
+def _lower_conv_blocked(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    x, w = required(inputs, 0), required(inputs, 1)
+    (out,) = _infer_conv_blocked(call)
+    window = window_of(call, tuple(call.attr("kernel_shape")))
+    source = pad_for_windows(call, x, window, int(call.attr("fill", 0)))
+    taps = reduction_axes(window.kernel, spatial_names(window.rank, "k"))
+    co, cq, ci = reduction_axes((w.shape[1], w.shape[-3], GROUP), ("co", "cq", "ci"))
+
+    def body(n: Expr, ko: Expr, *index: Expr) -> Expr:
+        *position, ki = index
+        data = source[(n, co, *window.at(position, taps), cq * GROUP + ci)]
+        return te.sum(_wide(data) * _wide(w[(ko, co, *taps, cq, ki, ci)]), (co, *taps, cq, ci))
+
+    total = define(f"{call.node}.sum", out.shape, layout_names(window.rank, 1), body, call.node)
+    return (finish(call, total, optional(inputs, 2), out),)
+
+
 def _row_names(rank: int, last: str) -> tuple[str, ...]:
     return (*(f"b{i}" for i in range(rank - 2)), *("m",) * (rank > 1), last)
 
@@ -182,6 +255,10 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
         "MatMulInteger": Operator("MatMulInteger", OpKind.CONTRACTION, _infer_matmul, _lower_matmul),
         "ConvInteger": Operator("ConvInteger", OpKind.CONTRACTION, _infer_conv, _lower_conv),
         "PackInterleaved": Operator("PackInterleaved", OpKind.INJECTIVE, _infer_pack, _lower_pack),
+        "PackConvInterleaved": Operator("PackConvInterleaved", OpKind.INJECTIVE, _infer_pack_conv, _lower_pack_conv),
+        "ConvIntegerBlocked": Operator(
+            "ConvIntegerBlocked", OpKind.CONTRACTION, _infer_conv_blocked, _lower_conv_blocked
+        ),
         "MatMulInterleaved": Operator("MatMulInterleaved", OpKind.CONTRACTION, _infer_interleaved, _lower_interleaved),
     }
 )

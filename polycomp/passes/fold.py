@@ -104,6 +104,14 @@ def interleave(matrix: Array, attributes: Mapping[str, Any]) -> Array:
     return _blocked_rows(groups, attributes["nr"]).transpose(0, 2, 1, 3)
 
 
+def interleave_weights(weights: Array, attributes: Mapping[str, Any]) -> Array:
+    """The operator PackConvInterleaved: its shapes are described there."""
+    columns = _blocked_rows(weights, attributes["block"])  # [Ko, ki, C, kernel...]
+    channels = _blocked_rows(np.moveaxis(columns, 2, 0), attributes["input_block"])  # [Co, cq * 4 + ci, Ko, ki, ...]
+    words = channels.reshape(len(channels), -1, GROUP, *channels.shape[2:])
+    return np.moveaxis(words, (0, 1, 2, 4), (1, -3, -1, -2))
+
+
 def _blocked_rows(array: Array, block: int) -> Array:
     """[K, ...] to [ceil(K / block), block, ...], zero padded."""
     count = -(-array.shape[0] // block)
@@ -127,6 +135,7 @@ _COPIES: Mapping[str, Callable[[Array, Mapping[str, Any]], Array]] = MappingProx
         "Transpose": lambda a, attributes: a.transpose(attributes["perm"]),
         "PackMatMul": pack_panels,
         "PackInterleaved": interleave,
+        "PackConvInterleaved": interleave_weights,
         "PackConvWeights": pack_weights,
         "PackWinogradWeights": transform_weights,
         "PackChannels": lambda a, attributes: _blocked_rows(a, attributes["block"]),

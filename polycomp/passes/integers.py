@@ -34,8 +34,9 @@ def _pack(editor: Editor, node: Node, target: Target) -> None:
     left, right = node.inputs
     matrix, width = editor.constants[right], panel_width(target)
     last, bias = column_bias(editor, node)
-    if _turns_over(editor.type(left).dtype, editor.type(right).dtype, target):
-        bias = _corrected(editor, matrix, editor.type(left).dtype, bias, node)
+    kinds = editor.type(left).dtype, editor.type(right).dtype
+    if turns_over(*kinds, target):
+        bias = _corrected(editor, matrix, kinds[0], bias, node)
         left = turned_over(editor, left, node)
     packed = editor.emit("PackInterleaved", (right,), {"nr": width}, node)
     inputs = (left, packed) if bias is None else (left, packed, bias)
@@ -43,7 +44,7 @@ def _pack(editor: Editor, node: Node, target: Target) -> None:
     editor.replace(last, product)
 
 
-def _turns_over(left: DType, right: DType, target: Target) -> bool:
+def turns_over(left: DType, right: DType, target: Target) -> bool:
     """Whether the left operand has not the sign that the machine's instruction wants beside the right one."""
     wanted = {"mixed": left is right, "same": left is not right}
     return wanted.get(target.dot_signs, False)
@@ -59,6 +60,18 @@ def turned_over(editor: Editor, value: str, at: Node) -> str:
 
 def _corrected(editor: Editor, matrix: Array, left: DType, bias: str | None, at: Node) -> str:
     """What to add for a left operand that was turned over: 128 times each column's sum, with its sign."""
-    sums = matrix.sum(axis=0, dtype=np.int32) * np.int32(_HALF if left is DType.UINT8 else -_HALF)
-    row = sums if bias is None else sums + editor.constants[bias]
-    return editor.add_constant(row.astype(np.int32), f"{at.name}.correction")
+    row = correction(matrix, (0,), left)
+    row = row if bias is None else row + editor.constants[bias]
+    return editor.add_constant(row, f"{at.name}.correction")
+
+
+def correction(weights: Array, axes: tuple[int, ...], left: DType) -> Array:
+    """What products with ``weights``, summed over ``axes``, lack when the other operand, of type ``left``, was turned
+    over."""
+    sums: Array = weights.sum(axis=axes, dtype=np.int32) * np.int32(_HALF if left is DType.UINT8 else -_HALF)
+    return sums.astype(np.int32)
+
+
+def turned_over_number(number: int, kind: DType) -> int:
+    """The same of one number of type ``kind``."""
+    return number + _HALF if kind is DType.INT8 else number - _HALF

@@ -16,16 +16,19 @@ from polycomp.dtypes import DType, as_dtype
 from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
 from polycomp.ops.blocked import fills_blocks
+from polycomp.ops.integer import GROUP
 from polycomp.options import Options
 from polycomp.passes.filtering import Layer, filtering_tile
+from polycomp.passes.integers import correction, turned_over, turned_over_number, turns_over
 from polycomp.passes.rewrite import Array, Editor
 
 _FEW_CHANNELS = 4
 """Up to here (the image) a convolution reads its input plain: blocks would be mostly padding."""
 
 
-_TYPES = (DType.FLOAT32, DType.FLOAT16)
-"""Element types of blocked tensors; both are computed in float32."""
+_FLOATS = (DType.FLOAT32, DType.FLOAT16)
+_TYPES = (*_FLOATS, DType.INT32, DType.INT8, DType.UINT8)
+"""Element types of blocked tensors."""
 
 
 def block_size(options: Options) -> int:
@@ -135,6 +138,38 @@ def _convolution(blocking: _Blocking, node: Node) -> str | None:
     packed = editor.emit("PackConvWeights", (node.inputs[1],), packing, node)
     more = {"input_block": input_block, "in_channels": channels}
     return blocking.emit("ConvBlocked", (source, packed, lines), node, **more, **common)
+
+
+def _integer_convolution(blocking: _Blocking, node: Node) -> str | None:
+    """On operands of the signs that the machine multiplies (``integers``), in words of four channels."""
+    editor, block = blocking.editor, blocking.block
+    x, weights = node.inputs[0], editor.constant(node.inputs[1])
+    if weights is None or len(node.inputs) > 2 or any(isinstance(d, Expr) for d in editor.shape(x)[1:]):
+        return None
+    channels, outputs, group = blocking.channels(x), weights.shape[0], node.attributes["group"]
+    if 2 * outputs < block or group not in (1, channels) or (group != 1 and group != outputs):
+        return None
+    common = {"block": block, "out_channels": outputs, "kernel_shape": tuple(weights.shape[2:])}
+    if group != 1:
+        packed = editor.emit("PackConvWeights", (node.inputs[1],), {"block": block, "depthwise": True}, node)
+        more = {"input_block": block, "in_channels": channels}
+        return blocking.emit("ConvBlocked", (blocking.to_blocked(x, node), packed), node, **more, **common)
+    input_block = GROUP if channels <= GROUP and x not in blocking.blocked else block
+    source = blocking.to_blocked(x, node) if input_block == block else _words(blocking, x, node)
+    fill, lines, kind = int(node.attributes.get("fill", 0)), "", editor.type(x).dtype
+    if turns_over(kind, editor.type(node.inputs[1]).dtype, blocking.target):
+        source, fill = turned_over(editor, source, node), turned_over_number(fill, kind)
+        row = editor.add_constant(correction(weights, (1, 2, 3), kind), f"{node.name}.correction")
+        lines = editor.emit("PackChannels", (row,), {"block": block}, node)
+    packing = {"block": block, "input_block": input_block}
+    packed = editor.emit("PackConvInterleaved", (node.inputs[1],), packing, node)
+    changes = {"fill": fill, "input_block": input_block, **common}
+    return blocking.emit("ConvIntegerBlocked", (source, packed, lines), node, **changes)
+
+
+def _words(blocking: _Blocking, x: str, at: Node) -> str:
+    """A few channels as the parts of one word."""
+    return blocking.editor.emit("ToBlocked", (x,), {"block": GROUP}, at)
 
 
 def _filtering_tile(blocking: _Blocking, node: Node, weights: tuple[int, ...]) -> int | None:
@@ -248,6 +283,7 @@ def _constant_operand(blocking: _Blocking, array: Array, node: Node, channels: i
 _HANDLERS: Mapping[str, Callable[[_Blocking, Node], str | None]] = MappingProxyType(
     {
         "Conv": _convolution,
+        "ConvInteger": _integer_convolution,
         **dict.fromkeys(("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool"), _pool),
         "LRN": _response,
         "Concat": _concatenation,
