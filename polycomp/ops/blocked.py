@@ -38,7 +38,6 @@ from polycomp.ops.windows import (
 )
 from polycomp.te import Axis, Dim, Tensor
 
-
 _BYTES = (DType.INT8, DType.UINT8)
 
 

@@ -102,7 +102,10 @@ def _lower_conv(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ..
     if x_zero is not None:
         origin = (const(0),) * x.rank
         data = define(
-            f"{call.node}.centred", x.shape, tuple(f"i{d}" for d in range(x.rank)), lambda *i: _less_zero(x[i], x_zero, x.shape, origin)
+            f"{call.node}.centred",
+            x.shape,
+            tuple(f"i{d}" for d in range(x.rank)),
+            lambda *i: _less_zero(x[i], x_zero, x.shape, origin),
         )
     else:
         data = x
@@ -203,7 +206,10 @@ def _infer_conv_blocked(call: Call) -> tuple[TensorType, ...]:
     x, w, input_block = call.input(0), call.input(1), int(call.attr("input_block"))
     window = window_of(call, tuple(call.attr("kernel_shape")))
     check_spatial(call, window.rank, x.shape, 1)
-    if w.shape[1:] != (x.shape[1], *window.kernel, input_block // GROUP, w.shape[-2], GROUP) or x.shape[-1] != input_block:
+    if (
+        w.shape[1:] != (x.shape[1], *window.kernel, input_block // GROUP, w.shape[-2], GROUP)
+        or x.shape[-1] != input_block
+    ):
         raise ShapeError(
             f"ConvIntegerBlocked {call.node!r}: packed weights of shape {list(w.shape)} do not fit data of shape "
             f"{list(x.shape)} in blocks of {input_block}"

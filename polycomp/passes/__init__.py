@@ -14,6 +14,7 @@ from polycomp.passes.grouped import split_groups
 from polycomp.passes.integers import pack_integers
 from polycomp.passes.layout import choose_layout
 from polycomp.passes.packing import pack_matrices, panel_width
+from polycomp.passes.quantized import integer_products
 from polycomp.passes.recognise import recognise
 from polycomp.passes.simplify import dead_code, eliminate_common, simplify
 from polycomp.passes.zero_points import take_out_zero_points
@@ -24,6 +25,7 @@ Pass = Callable[[Graph, Options], Graph]
 
 PASSES: Sequence[tuple[str, Pass]] = (
     ("dead_code", dead_code),
+    ("integer_products", integer_products),
     ("take_out_zero_points", take_out_zero_points),
     ("fold_constants", fold_constants),
     ("eliminate_common", eliminate_common),

@@ -46,14 +46,15 @@ def split_gemm(editor: Editor, node: Node) -> bool:
     kind = editor.type(node.outputs[0])
     if not kind.dtype.is_float:
         return False
-    result = _times(editor, editor.emit("MatMul", (a, b), {}, node), node.attributes.get("alpha", 1.0), node)
+    result = times(editor, editor.emit("MatMul", (a, b), {}, node), node.attributes.get("alpha", 1.0), node)
     if rest and node.attributes.get("beta", 1.0) != 0:
-        result = editor.emit("Add", (result, _times(editor, rest[0], node.attributes.get("beta", 1.0), node)), {}, node)
+        result = editor.emit("Add", (result, times(editor, rest[0], node.attributes.get("beta", 1.0), node)), {}, node)
     editor.replace(node, result)
     return True
 
 
-def _times(editor: Editor, value: str, factor: float, at: Node) -> str:
+def times(editor: Editor, value: str, factor: float, at: Node) -> str:
+    """``value`` times a number; itself for 1."""
     if factor == 1:
         return value
     name = editor.add_constant(np.array(factor, editor.type(value).dtype.numpy), f"{at.name}.factor")

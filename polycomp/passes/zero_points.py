@@ -1,7 +1,7 @@
 """Zero points taken out of sums of products of integers.
 
-``sum((a - za) * (b - zb))`` is ``sum(a * b) - za * sum(b - zb) - zb * sum(a)``: what is left to multiply are bytes, and the
-sums of weights are constants.
+``sum((a - za) * (b - zb))`` is ``sum(a * b) - za * sum(b - zb) - zb * sum(a)``: what is left to multiply are bytes, and
+the sums of weights are constants.
 """
 
 from __future__ import annotations

@@ -306,7 +306,7 @@ class _Tiling(Deciding):
         columns, each step a whole row further in memory.
         """
         load, last = self.contraction.vector, self.contraction.tensor.axes[-1]
-        if panel_of(self.contraction) is not None:
+        if panel_of(self.contraction) is not None or self.contraction.dot is not None:
             return None
         dimension = [d for d, i in enumerate(load.indices) if i == last]
         if not dimension or constant(last.extent) == 1:
