@@ -1,8 +1,8 @@
 """Products of dequantised operands in integers, as quantisers mean them.
 
 A quantised model says DequantizeLinear -> MatMul -> QuantizeLinear. With scales that do not vary along the sum, the
-product of the numbers is that of the integers times the scales; its sum in int32 is exact, where that of float32 would be
-rounded. The quantisation behind it is an element-wise epilogue.
+product of the numbers is that of the integers times the scales; its sum in int32 is exact, where that of float32 would
+be rounded. The quantisation behind it is an element-wise epilogue.
 """
 
 from __future__ import annotations

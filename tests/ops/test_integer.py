@@ -10,7 +10,7 @@ from polycomp.dtypes import DType
 from polycomp.errors import DTypeError, ShapeError
 from polycomp.graph.ir import TensorType
 from polycomp.ops import operators
-from polycomp.passes.fold import interleave
+from polycomp.passes.fold import interleave, interleave_weights
 
 
 def bytes_of(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:
@@ -35,6 +35,29 @@ def test_interleaved(m: int, k: int, n: int, nr: int, biased: bool) -> None:
     np.testing.assert_array_equal(packed, interleave(b, {"nr": nr}))
     expected = np.matmul(a.astype(np.int32), b.astype(np.int32)) + (0 if bias is None else bias)
     np.testing.assert_array_equal(ours("MatMulInterleaved", a, packed, bias, n=n, nr=nr), expected)
+
+
+@pytest.mark.parametrize(("channels", "outputs", "block", "input_block"), [(6, 5, 4, 4), (3, 8, 8, 4), (9, 4, 2, 8)])
+def test_convolution_of_words(channels: int, outputs: int, block: int, input_block: int) -> None:
+    x, w = bytes_of("uint8", 2, channels, 5, 6), bytes_of("int8", outputs, channels, 3, 2)
+    sizes = {"strides": (2, 1), "dilations": (1, 2), "pads": (1, 0, 1, 2)}
+    packed = ours("PackConvInterleaved", w, block=block, input_block=input_block)
+    packing = {"block": block, "input_block": input_block}
+    np.testing.assert_array_equal(packed, interleave_weights(w, packing))
+    blocked = ours("ToBlocked", x, block=input_block)
+    blocked[:, -1, :, :, (channels - 1) % input_block + 1 :] = 99  # unspecified
+    got = ours("ConvIntegerBlocked", blocked, packed, fill=7, kernel_shape=(3, 2), **packing, **sizes)
+    wanted = ours("ConvInteger", x, w, group=1, fill=7, **sizes)
+    np.testing.assert_array_equal(ours("FromBlocked", got, block=block, channels=outputs), wanted)
+
+
+def test_depthwise_convolution_of_bytes() -> None:
+    x, w = bytes_of("uint8", 1, 8, 5, 6), bytes_of("int8", 8, 1, 3, 3)
+    sizes = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "group": 8, "fill": 200}
+    packed = ours("PackConvWeights", w, block=4, depthwise=True)
+    more = {"block": 4, "input_block": 4, "in_channels": 8, "out_channels": 8, "kernel_shape": (3, 3)}
+    got = ours("ConvBlocked", ours("ToBlocked", x, block=4), packed, **sizes, **more)
+    np.testing.assert_array_equal(ours("FromBlocked", got, block=4, channels=8), ours("ConvInteger", x, w, **sizes))
 
 
 def test_wrong_operands_are_named() -> None:

@@ -10,6 +10,7 @@ from polycomp.graph import Graph
 from polycomp.options import Options
 from polycomp.passes.fold import fold_constants
 from polycomp.passes.integers import pack_integers
+from polycomp.passes.layout import choose_layout
 from polycomp.target import parse_target
 
 TARGETS = {
@@ -40,6 +41,19 @@ def test_signs(a: str, b: str, signs: str, biased: bool) -> None:
     (last,) = [n for n in packed.nodes if n.op == "MatMulInterleaved"]
     assert len(last.inputs) == 2 + (biased or turned)
     assert "PackInterleaved" not in ops(fold_constants(packed, Options(target=target)))
+
+
+@pytest.mark.parametrize(("a", "b"), [("int8", "int8"), ("int8", "uint8"), ("uint8", "int8"), ("uint8", "uint8")])
+@pytest.mark.parametrize("signs", TARGETS)
+@pytest.mark.parametrize("channels", [3, 18])
+def test_signs_of_convolutions(a: str, b: str, signs: str, channels: int) -> None:
+    make = Make()
+    w = np.random.default_rng(1).integers(np.iinfo(b).min, np.iinfo(b).max + 1, (9, channels, 3, 3))
+    sizes = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "group": 1, "fill": 5}
+    y = make.op("ConvInteger", make.input(1, channels, 4, 5, dtype=a), make.constant(w, b), **sizes)
+    found = ops(check(make.graph(make.op("Relu", y)), choose_layout, target=parse_target(TARGETS[signs])))
+    assert found["ConvIntegerBlocked"] == 1
+    assert found.get("BitwiseXor", 0) == {"mixed": a == b, "same": a != b, "any": False}[signs]
 
 
 def test_matrices_that_are_computed_are_left() -> None:
