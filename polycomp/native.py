@@ -28,7 +28,7 @@ from polycomp.runtime.image import ModuleParts
 from polycomp.schedules import Schedule
 from polycomp.schedules.notation import notation
 from polycomp.schedules.rewrite import as_dim
-from polycomp.target import Target, parse_target
+from polycomp.target import Target, check_threads, parse_target
 from polycomp.te import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -42,12 +42,11 @@ def build(schedule: Schedule, target: str | Target = "cpu", threads: int = 0) ->
     ``target`` is ``"cpu"`` for this machine, or what ``polycomp targets`` lists; ``threads`` share the parallel loops
     (0: all cores). Raises :class:`IllegalScheduleError` when the schedule does not compute what its tensors say, and
     :class:`BuildError` for something that is no schedule, repeated names, sizes that no input tells, and too many
-    copies of a statement by unrolled loops.
+    copies of a statement by unrolled loops; :class:`InputError` for what is no number of threads.
     """
     if not isinstance(schedule, Schedule):
         raise BuildError(f"build takes a Schedule, not {_kind(schedule)}; make one: pc.build(pc.Schedule(C))")
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
-        raise BuildError(f"build: threads is a positive int, or 0 for all cores, not {threads!r}")
+    check_threads(threads)
     _check_names(schedule.kernel)
     _check_sizes(schedule.kernel)
     for node in schedule.kernel.tree:

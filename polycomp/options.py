@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from polycomp.decisions import Decisions
-from polycomp.target import Target, host_target
+from polycomp.target import Target, check_threads, host_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Options:
     """``threads`` the module will be run with (0: all that are available); ``shapes`` fixes input shapes by name;
     ``decisions`` are made otherwise than the schedule library would, by the symbol of the kernel; those of a tuning log
     are ``tuned``: they are left out, with a warning, where they do not fit; of these, kernels in ``tuned_near`` were
-    measured on a near target."""
+    measured on a near target. Raises :class:`InputError` for what is no number of threads."""
 
     target: Target = dataclasses.field(default_factory=host_target)
     threads: int = 0
@@ -25,6 +25,9 @@ class Options:
     decisions: Mapping[str, Decisions] = dataclasses.field(default_factory=dict)
     tuned: Mapping[str, Decisions] = dataclasses.field(default_factory=dict)
     tuned_near: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
     def decisions_for(self, symbol: str) -> Decisions:
         """Those for the kernel of that symbol."""

@@ -7,7 +7,7 @@ import os
 import pathlib
 import platform
 
-from polycomp.errors import TargetError
+from polycomp.errors import InputError, TargetError
 
 ALIGNMENT = 64
 """Bytes. Arenas, weights, arrays and all that a kernel writes begin at a multiple of it: no store of a vector crosses a
@@ -179,6 +179,12 @@ def _aarch64(cpu: str) -> Target:
         vector_registers=32,
         cores=available_cores(),
     )
+
+
+def check_threads(threads: object) -> None:
+    """Raise :class:`InputError` for what is no number of threads, of which 0 means as many as there are cores."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+        raise InputError(f"threads is {threads!r}; give a positive int, or 0 for all cores")
 
 
 def available_cores() -> int:

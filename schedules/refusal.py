@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from polycomp.errors import IllegalScheduleError, UnprovenScheduleError
+from polycomp.errors import IllegalScheduleError, NestingError, UnprovenScheduleError
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.legality import Violation, ViolationKind, verify_kernel
 from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, walk
@@ -18,6 +18,20 @@ from polycomp.schedules.trace import Step
 _FOLDS_TRIED = 3  # each costs a proof
 
 _KINDS = {"parallel": LoopKind.PARALLEL, "vectorize": LoopKind.VECTOR}
+
+
+def check_vectors(step: Step, kernel: Kernel) -> None:
+    """Raise :class:`NestingError` when ``step`` has left a vectorised loop inside of another one."""
+    for node, path in walk(kernel.tree):
+        if not isinstance(node, Loop) or node.kind is not LoopKind.VECTOR:
+            continue
+        outer = next((n for n in path if isinstance(n, Loop) and n.kind is LoopKind.VECTOR), None)
+        if outer is not None:
+            name = outer.var.name
+            raise NestingError(
+                f"{step} would leave the vectorised loop {node.var.name!r} inside of the vectorised loop {name!r}; "
+                f"call serial({name!r}) or unroll({name!r}) first"
+            )
 
 
 def prove_step(step: Step, before: Kernel, after: Kernel) -> None:

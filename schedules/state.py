@@ -15,7 +15,7 @@ from polycomp.poly.tree import Loop, Node, walk
 from polycomp.schedules import stages
 from polycomp.schedules.handles import LoopLike, LoopRef, TensorLike, name_of, quoted, suggestion
 from polycomp.schedules.hints import check_hints
-from polycomp.schedules.refusal import prove_step
+from polycomp.schedules.refusal import check_vectors, prove_step
 from polycomp.schedules.rewrite import Nodes, loop_names, path_to_leaf, path_to_loop, ranges_of_path, replace_loop
 from polycomp.schedules.trace import Step, Trace
 from polycomp.te import Dim, Tensor
@@ -130,6 +130,7 @@ class ScheduleState:
         self._depth += 1
         try:
             result = change()
+            check_vectors(step, self.kernel)
             check_hints(step, before.kernel, self.kernel)
             if self.check:
                 prove_step(step, before.kernel, self.kernel)

@@ -21,7 +21,7 @@ from polycomp.runtime.manifest import Manifest, TensorSpec
 from polycomp.runtime.memory import address_of
 from polycomp.runtime.modulefile import Path, read_module_file, write_module_file
 from polycomp.runtime.prepared import LoadedCode, PreparedRun
-from polycomp.target import available_cores, host_features
+from polycomp.target import available_cores, check_threads, host_features
 
 _MACHINE_NAMES = {"AMD64": "x86_64", "arm64": "aarch64"}
 _KEPT_BINDINGS = 256
@@ -53,8 +53,7 @@ class Module:
     def __init__(self, image: ModuleImage, threads: int = 0) -> None:
         """Use :func:`load` instead."""
         _check_machine(image)
-        if threads < 0:
-            raise InputError(f"threads is {threads}; give a positive number, or 0 for all cores")
+        check_threads(threads)
         self.manifest: Manifest = image.manifest
         self.threads = threads or _default_threads(image.manifest.threads)
         self._image = image
