@@ -137,22 +137,23 @@ class Session:
         return batch
 
     def _measure(self, batch: Sequence[tuple[Layer, Point]]) -> None:
-        waiting: dict[int, tuple[Layer, Point]] = {}
+        waiting: dict[int, tuple[Layer, Point, Trial]] = {}
         for layer, point in batch:
             self.trials += 1
-            waiting[self.trials] = layer, point
-            self.measurer.submit(Trial(self.trials, layer.workload, point.decisions))
+            trial = Trial(self.trials, layer.workload, point.decisions)
+            waiting[trial.number] = layer, point, trial
+            self.measurer.submit(trial)
         while waiting:
             for outcome in self.measurer.collect():
                 self._note(*waiting.pop(outcome.number), outcome)
         for layer in dict.fromkeys(layer for layer, _ in batch):
             layer.standing.update(layer.best)
 
-    def _note(self, layer: Layer, point: Point, outcome: Outcome) -> None:
+    def _note(self, layer: Layer, point: Point, trial: Trial, outcome: Outcome) -> None:
         layer.counts[outcome.status] = layer.counts.get(outcome.status, 0) + 1
         layer.learn(point, outcome.status, outcome.seconds)
         if self.database is not None:
-            self.database.append(_record(layer.workload, point, outcome))
+            self.database.append(record_of(trial, outcome))
         self.watcher.outcome(layer, outcome)
 
 
@@ -164,18 +165,11 @@ def next_layer(layers: Sequence[Layer], asked: Sequence[Layer]) -> Layer | None:
     return fresh or max(left, key=lambda x: expected_gain(x.standing), default=None)
 
 
-def _record(workload: Workload, point: Point, outcome: Outcome) -> Record:
-    return Record(
-        workload.key,
-        workload.symbol,
-        workload.target.key,
-        point.decisions,
-        outcome.status.value,
-        outcome.seconds,
-        outcome.samples,
-        outcome.error,
-        tool_versions(),
-    )
+def record_of(trial: Trial, outcome: Outcome) -> Record:
+    """What is remembered of a trial."""
+    workload, versions = trial.workload, tool_versions()
+    measured = (outcome.status.value, outcome.seconds, outcome.samples, outcome.error)
+    return Record(workload.key, workload.symbol, workload.target.key, trial.decisions, *measured, versions)
 
 
 def _replay(layer: Layer, record: Record) -> bool:
