@@ -2,6 +2,9 @@
 
 A pair of adjacent dimensions of a tensor can be merged when every access to either uses both, side by side, with the
 inner one over its whole extent. All pairs are assumed mergeable first and struck out until nothing changes.
+
+Reductions over a single element are left out beforehand: a 1x1 convolution reads rows and columns at ``h`` and ``w``
+then, not at ``h + kh`` and ``w + kw``, and goes through its image as one line of pixels.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from polycomp.dtypes import DType
-from polycomp.expr import Expr, Load, Reduce, children, rebuild, simplify, wrap
+from polycomp.expr import Expr, Load, Reduce, children, const, rebuild, simplify, substitute, transform, wrap
 from polycomp.schedules.rewrite import as_dim
 from polycomp.te import Axis, Dim, Tensor, topological_order
 
@@ -20,12 +23,33 @@ Pair = tuple[Tensor, int]
 
 def collapse(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Equal outputs and inputs with mergeable dimensions merged; row-major memory stays the same."""
+    outputs = without_single_steps(outputs)
     order = topological_order([*inputs, *outputs])
     pairs = _mergeable(order)
     made: dict[Tensor, Tensor] = {}
     for tensor in order:
         made[tensor] = _merged(tensor, pairs, made)
     return tuple(made[t] for t in outputs), tuple(made[t] for t in inputs)
+
+
+def without_single_steps(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Equal outputs whose reductions have no axes of extent 1 (but one, if they have no others)."""
+    made: dict[Tensor, Tensor] = {}
+
+    def rewrite(e: Expr) -> Expr | None:
+        if isinstance(e, Load):
+            return Load(made[e.source], e.indices)
+        return _over_several(e) if isinstance(e, Reduce) else None
+
+    for tensor in topological_order(outputs):
+        body = None if tensor.body is None else transform(tensor.body, rewrite)
+        made[tensor] = tensor if body == tensor.body else dataclasses.replace(tensor, body=body)
+    return tuple(made[t] for t in outputs)
+
+
+def _over_several(e: Reduce) -> Reduce:
+    kept = tuple(a for a in e.axes if a.extent != 1) or e.axes[-1:]
+    return Reduce(e.op, substitute(e.operand, {a: const(0, a.dtype) for a in e.axes if a not in kept}), kept)
 
 
 def _iters(tensor: Tensor) -> tuple[Axis, ...]:

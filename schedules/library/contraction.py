@@ -41,6 +41,10 @@ _PREFETCH_BYTES = 4096  # and at most so many bytes of the vector operand
 _MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 48  # fewer rows take less time than the copy: measured for 34 to 256 rows of 34 to 512 steps
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
+STEPS_UNROLLED = 2  # the loop's own instructions take cycles of the units that multiply
+_UNHIDDEN = 0.25  # of the time in which a vector arrives, so much is not hidden behind multiplications
+_LINE_CYCLES = 3.4  # until a line of a row is there that comes from the second-level cache, asked for ahead
+_LINES_IN_FLIGHT = 16  # as many as the first-level cache waits for at once
 _TILE_CYCLES = 100.0  # between two tiles: the last sums arrive and are stored, loops end where they did not before
 _MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
 
@@ -81,19 +85,22 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
         _Tiling(schedule, contraction, result, target).apply(loops)
 
 
-def tile_cycles(rows: int, vectors: int, vector_cycles: float) -> float:
-    """Cycles of a register tile per step of the reduction: two FMAs and two loads issue per cycle, an FMA takes four,
-    and every vector of the vector operand takes ``vector_cycles`` to arrive."""
-    loads = rows + vectors
-    return max(rows * vectors / 2, loads / 2, vector_cycles * vectors, 4.0) + 0.1 * loads
-
-
 @dataclasses.dataclass(frozen=True)
 class Arrival:
-    """Cycles that a vector of the vector operand takes to arrive: for the first tile of a column, and for the rest."""
+    """Cycles that a vector of the vector operand takes to arrive: for the first tile of a column, and for the rest;
+    and cycles per step that a row of the other operand takes."""
 
     first: float
     again: float
+    row: float = 0.0
+
+
+def tile_cycles(rows: int, vectors: int, vector_cycles: float, row_cycles: float = 0.0) -> float:
+    """Cycles of a register tile per step of the reduction: two FMAs and two loads issue per cycle, an FMA takes four,
+    every vector of the vector operand takes ``vector_cycles`` to arrive, and every row ``row_cycles``."""
+    loads, arriving = rows + vectors, vector_cycles * vectors
+    waiting = _UNHIDDEN * arriving + row_cycles * (rows + max(0, rows - _LINES_IN_FLIGHT))
+    return max(rows * vectors / 2, loads / 2, arriving, 4.0) + 0.1 * loads + waiting
 
 
 def cost(space: tuple[int, int, int], tile: tuple[int, int, int], arrival: Arrival, depth: int) -> float:
@@ -102,7 +109,7 @@ def cost(space: tuple[int, int, int], tile: tuple[int, int, int], arrival: Arriv
     pieces = [_pieces(extent, size) for extent, size in zip(space, tile, strict=True)]
     total = 0.0
     for (outer, n_outer), (rows, n_rows), (vectors, n_vectors) in itertools.product(*pieces):
-        cycles = tile_cycles(outer * rows, vectors, arrival.again) + _TILE_CYCLES / depth
+        cycles = tile_cycles(outer * rows, vectors, arrival.again, arrival.row) + _TILE_CYCLES / depth
         total += n_outer * n_rows * n_vectors * cycles
     for vectors, n_vectors in pieces[2]:
         height = tile[0] * tile[1]
@@ -111,12 +118,19 @@ def cost(space: tuple[int, int, int], tile: tuple[int, int, int], arrival: Arriv
     return total
 
 
-def column_arrival(depth: int, vectors: int, all_vectors: int, target: Target) -> Arrival:
-    """How a column of tiles, ``vectors`` wide, gets a vector operand of ``depth`` steps and ``all_vectors``."""
-    near = _stays_near(depth, vectors, target)
+def column_arrival(depth: int, vectors: int, all_vectors: int, target: Target, row: float = 0.0) -> Arrival:
+    """How a column of tiles, ``vectors`` wide, gets a vector operand of ``depth`` steps and ``all_vectors``; ``row``
+    is how it gets its rows."""
+    near = depth * vectors * target.vector_bytes <= target.l1_bytes * 2 // 3
     again = 0.5 if near else target.vector_bytes / _L2_BYTES_PER_CYCLE
     whole = depth * all_vectors * target.vector_bytes
-    return Arrival(again if whole <= target.l2_bytes else target.vector_bytes / _MEMORY_BYTES_PER_CYCLE, again)
+    return Arrival(again if whole <= target.l2_bytes else target.vector_bytes / _MEMORY_BYTES_PER_CYCLE, again, row)
+
+
+def row_cycles(size: int, steps_per_line: int, target: Target) -> float:
+    """Cycles per step that a row takes to arrive of an operand of ``size`` bytes, a line of which serves so many
+    steps."""
+    return 0.0 if size <= target.l1_bytes else _LINE_CYCLES / steps_per_line
 
 
 def _stays_near(depth: int, vectors: int, target: Target) -> bool:
@@ -217,8 +231,10 @@ class _Tiling(Deciding):
         return Tile(outer, rows, 1, width * self.lanes)
 
     def _choose(self, vectors: int, allowed: Sequence[int]) -> tuple[int, int, int]:
+        row = self._row_cycles()
+
         def arrival(width: int) -> Arrival:
-            return column_arrival(self._depth(), width, vectors, self.target)
+            return column_arrival(self._depth(), width, vectors, self.target, row)
 
         space = (self._extent(self.roles.outer_row), self._extent(self.roles.row), vectors)
         tile = choose_tile(space, self._registers(), allowed, arrival, self._depth())
@@ -230,6 +246,21 @@ class _Tiling(Deciding):
         convolution), which stay in registers from one tap to the next."""
         vector = self.contraction.tensor.axes[-1]
         return self.target.vector_registers // (2 if depends_on(self.contraction.other, vector) else 1)
+
+    def _row_cycles(self) -> float:
+        """Cycles per step for a row that jumps from line to line of memory, as that of a convolution's channels."""
+        other, axes = self.contraction.other, self.contraction.step_axes
+        if len(axes) < 2 or axes[0] not in other.indices or stride_of(other, axes[-1]) != 1:
+            return 0.0
+        steps_per_line = CACHE_LINE_BYTES // other.dtype.bytes
+        if len(axes) > 2:  # neighbouring taps read the same lines
+            steps_per_line *= constant(axes[-2].extent) or 1
+        return row_cycles(self._row_bytes(), steps_per_line, self.target)
+
+    def _row_bytes(self) -> int:
+        """The size of the operand that rows are read from; symbolic extents count as one."""
+        other = self.contraction.other
+        return math.prod(constant(n) or 1 for n in other.source.shape) * other.dtype.bytes
 
     def _vector_source(self, packed: Tensor | None) -> Tensor:
         source = packed or self.contraction.vector.source
@@ -344,7 +375,8 @@ class _Tiling(Deciding):
             schedule.unroll(loop)
         schedule.vectorize(spatial[-1])
         rest = [x for x in spatial[:-1] if x not in tiled]
-        steps = self._decide_steps_per_request(outer) if reduced else 0
+        asking = self._decide_steps_per_request(outer) if reduced else 0
+        steps = asking or self._decide_steps_unrolled(reduced)
         unrolled: list[LoopRef] = []
         if steps > 1:
             *before, last = reduced
@@ -359,7 +391,7 @@ class _Tiling(Deciding):
             schedule.prefetch(self._vector_source(packed), reduced[-1], max(1, distance // max(1, steps)))
         if reduced and self._decide("prefetch_rows", self._are_rows_far(), [False, True]):
             schedule.prefetch(self.contraction.other.source, reduced[0], 1)
-        return reduced[-1] if steps else None
+        return reduced[-1] if asking else None
 
     def _prefetch_distance(self) -> int:
         """Steps of the reduction between asking for a vector and using it; 0 when it is not asked for."""
@@ -373,9 +405,8 @@ class _Tiling(Deciding):
         first-level cache does not hold: the hardware foresees no jumps."""
         if self.rows_per_block:
             return False
-        source, (first, *rest) = self.contraction.other.source, self.contraction.step_axes
-        size = math.prod(constant(n) or 1 for n in source.shape) * self.contraction.other.dtype.bytes
-        return first in self.contraction.other.indices and bool(rest) and size > self.target.l1_bytes
+        first, *rest = self.contraction.step_axes
+        return first in self.contraction.other.indices and bool(rest) and self._row_bytes() > self.target.l1_bytes
 
     def _decide_steps_per_request(self, outer: _Outer) -> int:
         """Steps of the reduction (unrolled) in which a tile asks once for its share of the next column's panel; 0 when
@@ -389,6 +420,14 @@ class _Tiling(Deciding):
         possible = [n for n in (4, 2, 1) if self._depth() % n == 0]
         fitting = [n for n in possible if n * lines <= tiles] or [1]
         return self._decide("steps_per_request", fitting[0] if 1 < tiles <= _MOST_TILES_ASKING else 0, [0, *possible])
+
+    def _decide_steps_unrolled(self, reduced: Sequence[LoopRef]) -> int:
+        """Steps of the reduction's innermost loop that are unrolled, where that is within other loops of it."""
+        extent = constant(self.schedule.extent(reduced[-1])) if len(reduced) > 1 else None
+        possible = [n for n in (1, 2, 4, 8) if extent is not None and extent % n == 0]
+        if STEPS_UNROLLED not in possible:
+            return 1
+        return self._decide("steps_unrolled", STEPS_UNROLLED, possible)
 
     def _prefetch_panels(self, step: LoopRef, outer: _Outer, tiles: Mapping[LoopRef, Dim], where: LoopRef) -> None:
         """Let all tiles of a column ask for a share of the next column's panel: memory then has the time of a whole

@@ -25,7 +25,15 @@ from collections.abc import Sequence
 from polycomp.expr import Binary, Const, walk
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import as_contraction, constant, points_read
-from polycomp.schedules.library.contraction import Arrival, choose_tile, column_arrival, cost, row_tiles
+from polycomp.schedules.library.contraction import (
+    STEPS_UNROLLED,
+    Arrival,
+    choose_tile,
+    column_arrival,
+    cost,
+    row_cycles,
+    row_tiles,
+)
 from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.elementwise import parallelize
 from polycomp.schedules.schedule import LoopRef, Schedule
@@ -129,19 +137,22 @@ class _Blocks(Deciding):
     def _tile(self, tiles: int) -> tuple[int, int]:
         """Rows and vectors of the register tile for the products of a block of ``tiles``."""
         registers = self.target.vector_registers
-        return choose_tile((1, tiles, self.vectors), registers, self._widths(), self._arrival, self.depth)[1:]
+        space = (1, tiles, self.vectors)
+        return choose_tile(space, registers, self._widths(), lambda v: self._arrival(v, tiles), self.depth)[1:]
 
     def _widths(self) -> Sequence[int]:
         return range(1, min(self.vectors, _WIDEST_TILE) + 1)
 
-    def _arrival(self, vectors: int) -> Arrival:
-        return column_arrival(self.depth, vectors, self.vectors * self.points, self.target)
+    def _arrival(self, vectors: int, tiles: int) -> Arrival:
+        lanes = constant(self.products.reduce_axes[-1].extent) or 1
+        row = row_cycles(4 * tiles * self.depth, lanes, self.target)  # all columns of a point read the same rows
+        return column_arrival(self.depth, vectors, self.vectors * self.points, self.target, row)
 
     def _cycles(self, rows: int) -> float:
         """Of all blocks of ``rows``: their register tiles, and moving transformed data out and in again."""
         tiles = rows * self.kernel.wide
         tile = self._tile(tiles)
-        step = cost((1, tiles, self.vectors), (1, *tile), self._arrival(tile[1]), self.depth)
+        step = cost((1, tiles, self.vectors), (1, *tile), self._arrival(tile[1], tiles), self.depth)
         lanes = constant(self.products.shape[5]) or 1
         moved = 4 * tiles * self.points * (self.depth + self.vectors * lanes)
         near = moved <= self.target.l2_bytes * 2 // 3
@@ -191,11 +202,15 @@ class _Blocks(Deciding):
         schedule.reorder(n, i, j, columns, outer, tile, column, k)
         self._unroll((tile, column, k))
         *spatial, co, c = schedule.compute_at(sums, outer, Scope.REGISTER)
-        schedule.reorder(*spatial[:3], co, c, spatial[4], spatial[3], spatial[5])
-        self._unroll((spatial[4], spatial[3], spatial[5]))
+        steps = self._decide("steps_unrolled", STEPS_UNROLLED, [1, 2, 4, 8])
+        c, step = schedule.split(c, steps)
+        schedule.reorder(*spatial[:3], co, c, step, spatial[4], spatial[3], spatial[5])
+        self._unroll((step, spatial[4], spatial[3], spatial[5]))
         distance = self._decide("prefetch", _PREFETCH_STEPS, [0, 2, 4, 8, 16, 32])
         if distance:
-            schedule.prefetch(self.weights, c, distance)
+            schedule.prefetch(self.weights, c, max(1, distance // steps))
+        if self._decide("prefetch_rows", True, [False, True]):
+            schedule.prefetch(self.kernel.data, co, 1)
         return [n, i, j, columns]
 
     def _place_data(self, block: LoopRef) -> list[LoopRef]:

@@ -17,6 +17,7 @@ from polycomp.poly.legality import verify_kernel
 from polycomp.poly.tree import Allocate, LoopKind, walk
 from polycomp.schedules.library import schedule_kernel
 from polycomp.schedules.library.choose import build_schedule
+from polycomp.schedules.library.contraction import Arrival, choose_tile
 from polycomp.schedules.schedule import Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
@@ -301,6 +302,21 @@ def test_a_product_of_a_few_steps_is_not_streamed() -> None:
     inputs, outputs = matmul(13, 600, 6)
     schedule = build_schedule("k", inputs, outputs, {}, TINY_CACHES)
     assert [d.value for d in schedule.decided if d.name.endswith(".streamed")] == [False]
+
+
+def test_a_1x1_convolution_goes_through_its_image_as_one_line_of_pixels() -> None:
+    inputs, outputs = blocked_conv(8, 12, 5, 1, 1, 0)
+    (output,) = build_schedule("k", inputs, outputs, {}, SMALL).kernel.outputs
+    assert output.shape == (1, 3, 25, 4)
+
+
+def test_rows_from_the_second_cache_are_read_by_few_wide_tiles() -> None:
+    space, registers, depth = (1, 840, 8), 32, 64
+
+    def tile(row: float) -> tuple[int, int, int]:
+        return choose_tile(space, registers, range(1, 5), lambda vectors: Arrival(0.5, 0.5, row), depth)
+
+    assert tile(0.5)[2] > tile(0.0)[2]
 
 
 def test_a_depthwise_tile_keeps_its_rows_in_registers() -> None:
