@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from polycomp.codegen.llvm import half, math_call
 from polycomp.codegen.llvm.builder import FunctionBuilder, Value, constant, suffix, type_name
 from polycomp.dtypes import DType
@@ -302,6 +304,8 @@ def reduce_lanes(b: FunctionBuilder, op: str, x: Value) -> Value:
         return _reduce_one_by_one(b, op, x)
     if x.dtype.is_float and op in ("sum", "prod"):
         return _reduce_float(b, op, x)
+    if x.dtype.is_float and op in ("max", "min") and b.module.is_x86:
+        return _reduce_extremum(b, op, x)
     return _reduce_halves(b, op, x)
 
 
@@ -319,6 +323,18 @@ def _reduce_halves(b: FunctionBuilder, op: str, x: Value) -> Value:
         low, high = (_lanes_of(b, x, first, half_lanes) for first in (0, half_lanes))
         x = reduction(b, op, low, high)
     return b.extract(x, 0)
+
+
+def _reduce_extremum(b: FunctionBuilder, op: str, x: Value) -> Value:
+    """The extremum of lanes as if there were no NaN, and a look for one in all lanes at once: on x86 both together
+    take half as long as steps that mind NaN."""
+    unordered = Value(b.pure(f"fcmp uno {x}, zeroinitializer"), DType.BOOL, x.lanes)
+    any_nan = b.any_lane(unordered)
+    while x.lanes > 1:
+        low, high = (_lanes_of(b, x, first, x.lanes // 2) for first in (0, x.lanes // 2))
+        x = select(b, compare(b, "gt" if op == "max" else "lt", low, high), low, high)
+    result = b.extract(x, 0)
+    return Value(b.pure(f"select i1 {any_nan}, {constant(math.nan, x.dtype)}, {result}"), x.dtype)
 
 
 def _lanes_of(b: FunctionBuilder, x: Value, first: int, count: int) -> Value:

@@ -11,7 +11,7 @@ import dataclasses
 import math
 
 from polycomp.codegen.llvm.builder import Value
-from polycomp.codegen.llvm.num import Num, clamp, horner, mul_add, polynomial
+from polycomp.codegen.llvm.num import Num, clamp, clamp_above, horner, mul_add, polynomial
 from polycomp.dtypes import DType
 
 _LOG2_E = 1.4426950408889634
@@ -112,8 +112,8 @@ def _scales_natively(p: Num) -> bool:
     return bool(p.lanes) and p.lanes * p.dtype.bits % 512 == 0 and p.b.module.has("avx512f")
 
 
-def _scale_native(p: Num, n: Num) -> Num:
-    """AVX-512 scales by a power of two in one instruction."""
+def _scale_native(p: Num, n: Num, kept: Num | None = None) -> Num:
+    """AVX-512 scales by a power of two in one instruction, and makes lanes 0 that are not ``kept``."""
     b, dtype = p.b, p.dtype
     lanes = 512 // dtype.bits
     kind, name = f"<{lanes} x {'float' if dtype is DType.FLOAT32 else 'double'}>", "ps" if lanes == 16 else "pd"
@@ -122,11 +122,16 @@ def _scale_native(p: Num, n: Num) -> Num:
     parts = []
     for first in range(0, p.lanes, lanes):
         x, y = (_lanes_of(p, v, first, lanes) for v in (p.value, n.value))
-        operands = f"{kind} {x}, {kind} {y}, {kind} zeroinitializer, i{lanes} -1, i32 4"
+        mask = "-1" if kept is None else _mask(p, _lanes_of(p, kept.value, first, lanes), lanes)
+        operands = f"{kind} {x}, {kind} {y}, {kind} zeroinitializer, i{lanes} {mask}, i32 4"
         parts.append(Value(b.pure(f"call {kind} @{intrinsic}({operands})"), dtype, lanes))
     while len(parts) > 1:
         parts = [_joined(p, low, high) for low, high in zip(parts[::2], parts[1::2], strict=True)]
     return Num(b, parts[0])
+
+
+def _mask(p: Num, lanes_kept: str, lanes: int) -> str:
+    return p.b.pure(f"bitcast <{lanes} x i1> {lanes_kept} to i{lanes}")
 
 
 def _lanes_of(p: Num, vector: Value, first: int, lanes: int) -> str:
@@ -143,26 +148,22 @@ def _joined(p: Num, low: Value, high: Value) -> Value:
 
 
 def exp(x: Num) -> Num:
-    form = _FORMATS[x.dtype]
-    return _exp_or_zero(x, _reduce(clamp(x, form.lowest, form.highest)))
+    return exp_sum(x, None)
 
 
-def exp_sum(x: Num, low: Num) -> Num:
-    """``exp(x + low)`` for a small correction ``low``."""
-    form = _FORMATS[x.dtype]
-    return _exp_or_zero(x, _reduce(clamp(x, form.lowest, form.highest), low))
+def exp_sum(x: Num, low: Num | None) -> Num:
+    """``exp(x + low)`` for a small correction ``low``; an exact 0 where ``x`` is so low (a softmax's mask) that it
+    underflows, which costs a hundred cycles when it is computed.
 
-
-def _exp_or_zero(x: Num, reduced: _Reduced) -> Num:
-    """exp of what was reduced; an exact 0 where ``x`` is so low (a softmax's mask) that it underflows.
-
-    A power of two of minus infinity gives that at once, while an underflow costs a hundred cycles. Without AVX-512 a
-    factor of 1 avoids it as well.
+    AVX-512 leaves such lanes out. Elsewhere a factor of 1 avoids the underflow.
     """
-    tiny = x <= _FORMATS[x.dtype].lowest
+    form = _FORMATS[x.dtype]
     if _scales_natively(x):
-        return _scale_native(_exp_polynomial(reduced.r), tiny.select(x.like(-math.inf), reduced.n))
-    safe = dataclasses.replace(reduced, shifted=tiny.select(x.like(_FORMATS[x.dtype].magic), reduced.shifted))
+        reduced = _reduce(clamp_above(x, form.highest), low)
+        return _scale_native(_exp_polynomial(reduced.r), reduced.n, ~(x <= form.lowest))
+    reduced = _reduce(clamp(x, form.lowest, form.highest), low)
+    tiny = x <= form.lowest
+    safe = dataclasses.replace(reduced, shifted=tiny.select(x.like(form.magic), reduced.shifted))
     return tiny.select(x.like(0.0), _scale(_exp_polynomial(reduced.r), safe))
 
 
@@ -171,7 +172,11 @@ def _exp_reduced(reduced: _Reduced) -> Num:
 
 
 def _exp_polynomial(r: Num) -> Num:
-    return mul_add(r * r, polynomial(r, _FORMATS[r.dtype].exp), r) + 1.0
+    """exp where ``abs(r) <= ln(2) / 2``; the short polynomial of float32 is not later for being one chain."""
+    coefficients = _FORMATS[r.dtype].exp
+    if r.dtype is DType.FLOAT32:
+        return horner(r, (1.0, 1.0, *coefficients))
+    return mul_add(r * r, polynomial(r, coefficients), r) + 1.0
 
 
 def _exp_moderate(x: Num) -> Num:

@@ -191,7 +191,11 @@ def mul_add(x: Num, y: Num | float, z: Num | float) -> Num:
 
 def clamp(x: Num, low: float, high: float) -> Num:
     """``x`` limited to ``[low, high]``; NaN stays NaN. Two instructions on x86."""
-    x = (x.like(low) > x).select(x.like(low), x)
+    return clamp_above((x.like(low) > x).select(x.like(low), x), high)
+
+
+def clamp_above(x: Num, high: float) -> Num:
+    """``x``, but not above ``high``; NaN stays NaN."""
     return (x.like(high) < x).select(x.like(high), x)
 
 

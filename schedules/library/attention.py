@@ -143,6 +143,7 @@ class _Scheduling:
         columns, vector = self._split_columns(column)
         schedule.reorder(columns, row, vector)
         self._accumulate(sums, columns)
+        schedule.unroll(row)
         schedule.vectorize(vector)
         return packed
 
