@@ -8,7 +8,6 @@ minimax fits by the Remez exchange in 34-digit arithmetic.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from polycomp.codegen.llvm.builder import Value
 from polycomp.codegen.llvm.num import Num, clamp, clamp_above, horner, mul_add, polynomial
