@@ -31,7 +31,7 @@ def test_drift_cancels(ratio: float) -> None:
 
 
 def test_noise_takes_more_rounds_up_to_the_limit() -> None:
-    quiet, loud = Machine(noise=0.001), Machine(noise=0.2)
+    quiet, loud = Machine(noise=0.001), Machine(noise=0.1)
     short = compare(quiet.program(1e-3), quiet.program(1e-3), Effort())
     long = compare(loud.program(1e-3), loud.program(1e-3), Effort())
     assert len(short.samples) == 3 < len(long.samples) <= 40
@@ -51,3 +51,9 @@ def test_what_is_far_slower_has_no_rounds() -> None:
     assert found.samples == (5e-3,)
     assert (found.ratio, found.half_width) == (pytest.approx(5.0), math.inf)
     assert next(machine.runs) == 5
+
+
+def test_brief_programs_do_not_take_for_ever() -> None:
+    machine = Machine(noise=0.3)
+    found = compare(machine.program(1e-7), machine.program(1e-7), Effort())
+    assert len(found.samples) < 50
