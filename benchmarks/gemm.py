@@ -4,10 +4,11 @@ polycomp and onnxruntime get a model of one MatMul, with B as a constant (which 
 input; numpy multiplies into a given array. Each thread count is measured in a process of its own, because a BLAS reads
 its number of threads when it is loaded. All figures contain the call from Python, about 10 microseconds.
 
-Of narrow types, float16 is MatMul, and int8 is MatMulInteger of uint8 by int8; onnxruntime alone is the peer there.
+Of narrow types, float16 and bfloat16 are MatMul, and int8 is MatMulInteger of uint8 by int8; onnxruntime alone is the
+peer there, and nothing for bfloat16, which it has no products of.
 
-    python benchmarks/gemm.py [--dtype float32,float16,int8] [--threads 1,2] [--b constant,given] [--only 512x512x512]
-                              [--rounds 7] [--json]
+    python benchmarks/gemm.py [--dtype float32,float16,bfloat16,int8] [--threads 1,2] [--b constant,given]
+                              [--only 512x512x512] [--rounds 7] [--json]
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -32,6 +33,7 @@ from onnx import TensorProto, helper, numpy_helper
 from polycomp_peer import module_peer
 
 import polycomp as pc
+from polycomp.dtypes import as_dtype
 
 SIZES = (
     (128, 128, 128), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048),
@@ -39,8 +41,8 @@ SIZES = (
 )  # fmt: skip
 """M, K, N."""
 
-ROUNDING = {"float32": 1.0, "float16": 8.0, "int8": 0.0}
-"""The tolerated error by type, in units of the option's: that of results in 11 bits, and none of integers."""
+ROUNDING = {"float32": 1.0, "float16": 8.0, "bfloat16": 64.0, "int8": 0.0}
+"""The tolerated error by type, in units of the option's: that of results in 11 or 8 bits, and none of integers."""
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
@@ -61,10 +63,10 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """polycomp's speed by that of the faster peer."""
+        """polycomp's speed by that of the faster peer, if there is one."""
         ours = self.gflops.get("polycomp")
         peers = [speed for name, speed in self.gflops.items() if name != "polycomp"]
-        return None if ours is None else ours / max(peers)
+        return None if ours is None else ours / max(peers, default=math.nan)
 
 
 def operands(size: tuple[int, int, int], dtype: str) -> tuple[Array, Array]:
@@ -74,7 +76,8 @@ def operands(size: tuple[int, int, int], dtype: str) -> tuple[Array, Array]:
     if dtype == "int8":
         return generator.integers(0, 256, (m, k), np.uint8), generator.integers(-128, 128, (k, n), np.int8)
     a, b = (generator.standard_normal(s, dtype=np.float32) for s in ((m, k), (k, n)))
-    return a.astype(dtype), b.astype(dtype)
+    kind = as_dtype(dtype).numpy
+    return a.astype(kind), b.astype(kind)
 
 
 def matmul_model(a: Array, b: Array, constant: bool) -> onnx.ModelProto:
@@ -98,7 +101,9 @@ def measure(size: tuple[int, int, int], dtype: str, kind: str, threads: int, rou
     a, b = operands(size, dtype)
     model = matmul_model(a, b, kind == "constant")
     feeds = {"a": a} if kind == "constant" else {"a": a, "b": b}
-    runs = {"onnxruntime": onnxruntime_peer.open_peer(model.SerializeToString(), feeds, threads).run}
+    runs: dict[str, Callable[[], object]] = {}
+    if dtype != "bfloat16":
+        runs["onnxruntime"] = onnxruntime_peer.open_peer(model.SerializeToString(), feeds, threads).run
     if dtype == "float32":
         out = np.empty((m, n), np.float32)
         runs["numpy"] = lambda: np.matmul(a, b, out=out)
@@ -185,7 +190,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", default="1,2", metavar="N,N", help="thread counts to measure with (1,2)")
-    parser.add_argument("--dtype", default="float32", help="float32, float16, int8 or several, with commas between")
+    parser.add_argument("--dtype", default="float32", help="float32, float16, bfloat16, int8 or several (float32)")
     parser.add_argument("--b", default="constant,given", help="constant, given or both, with a comma between")
     parser.add_argument("--only", action="append", default=[], metavar="MxKxN", help="measure this size alone")
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds per size (7)")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
+import importlib
 
 import numpy as np
 
@@ -10,9 +12,11 @@ from polycomp.errors import DTypeError
 
 
 class DType(enum.Enum):
-    """An element type. The value is its numpy name; ``BOOL`` is stored as one byte, 0 or 1."""
+    """An element type. The value is its numpy name (that of ``BFLOAT16`` is known to the package ml_dtypes); ``BOOL``
+    is stored as one byte, 0 or 1."""
 
     FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
     FLOAT32 = "float32"
     FLOAT64 = "float64"
     INT8 = "int8"
@@ -37,7 +41,12 @@ class DType(enum.Enum):
 
     @property
     def is_float(self) -> bool:
-        return self.value.startswith("float")
+        return "float" in self.value
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it is a float of 16 bits, which is stored as such and computed in float32."""
+        return self.is_float and self.bytes == 2
 
     @property
     def is_integer(self) -> bool:
@@ -50,7 +59,7 @@ class DType(enum.Enum):
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
-        return np.dtype(self.value)
+        return _numpy_bfloat16() if self is DType.BFLOAT16 else np.dtype(self.value)
 
     @property
     def minimum(self) -> int | float:
@@ -70,7 +79,19 @@ class DType(enum.Enum):
         return self.value
 
 
-_BYTES = {d: np.dtype(d.value).itemsize for d in DType}
+_BYTES = {d: 2 if d is DType.BFLOAT16 else np.dtype(d.value).itemsize for d in DType}
+
+
+@functools.cache
+def _numpy_bfloat16() -> np.dtype[np.generic]:
+    """numpy's own types lack it, and what does not need it shall not wait for the package that has it."""
+    try:
+        scalar = importlib.import_module("ml_dtypes").bfloat16
+    except ImportError:
+        raise DTypeError("arrays of bfloat16 need the package ml_dtypes, which is not installed; install it") from None
+    found: np.dtype[np.generic] = np.dtype(scalar)
+    return found
+
 
 DTypeLike = DType | str
 

@@ -17,7 +17,7 @@ from polycomp.dtypes import DType
 from polycomp.target import Target
 
 _TYPES = {
-    DType.FLOAT16: "half", DType.FLOAT32: "float", DType.FLOAT64: "double", DType.BOOL: "i1",
+    DType.FLOAT16: "half", DType.BFLOAT16: "i16", DType.FLOAT32: "float", DType.FLOAT64: "double", DType.BOOL: "i1",
     DType.INT8: "i8", DType.INT16: "i16", DType.INT32: "i32", DType.INT64: "i64",
     DType.UINT8: "i8", DType.UINT16: "i16", DType.UINT32: "i32", DType.UINT64: "i64",
 }  # fmt: skip
@@ -39,7 +39,7 @@ class Value(NamedTuple):
 
 
 def type_name(dtype: DType, lanes: int = 0) -> str:
-    """The LLVM type of a value in registers (bool is i1)."""
+    """The LLVM type of a value in registers (bool is i1, bfloat16 the integer of its bits)."""
     return f"<{lanes} x {_TYPES[dtype]}>" if lanes else _TYPES[dtype]
 
 
@@ -51,7 +51,8 @@ def memory_type(dtype: DType, lanes: int = 0) -> str:
 
 def suffix(dtype: DType, lanes: int = 0) -> str:
     """How LLVM's overloaded intrinsics spell a type: ``v8f32``, ``i64``."""
-    scalar = f"f{dtype.bits}" if dtype.is_float else "i1" if dtype is DType.BOOL else f"i{dtype.bits}"
+    kind = "f" if dtype.is_float and dtype is not DType.BFLOAT16 else "i"
+    scalar = "i1" if dtype is DType.BOOL else f"{kind}{dtype.bits}"
     return f"v{lanes}{scalar}" if lanes else scalar
 
 
@@ -61,6 +62,8 @@ def literal(value: float | bool, dtype: DType) -> str:
         return "true" if value else "false"
     if dtype is DType.FLOAT16:
         return f"0xH{np.float16(value).view(np.uint16):04X}"
+    if dtype is DType.BFLOAT16:
+        return str(np.asarray(value, dtype.numpy).view(np.int16))
     if dtype.is_float:
         exact = np.float32(value).astype(np.float64) if dtype is DType.FLOAT32 else value
         return f"0x{struct.unpack('<Q', struct.pack('<d', exact))[0]:016X}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from polycomp.codegen.llvm import emit_index, linear
 from polycomp.codegen.llvm import emit_ops as ops
-from polycomp.codegen.llvm.builder import Value, constant, memory_type, type_name
+from polycomp.codegen.llvm.builder import Value, constant, memory_type, suffix, type_name
 from polycomp.codegen.llvm.frame import Frame
 from polycomp.codegen.llvm.linear import Linear
 from polycomp.dtypes import DType
@@ -251,8 +251,7 @@ def _gather(frame: Frame, address: Address, mask: Value) -> Value:
 
 
 def _overload(dtype: DType, lanes: int) -> str:
-    scalar = "i8" if dtype is DType.BOOL else f"{'f' if dtype.is_float else 'i'}{dtype.bits}"
-    return f"v{lanes}{scalar}"
+    return f"v{lanes}i8" if dtype is DType.BOOL else suffix(dtype, lanes)
 
 
 def store(frame: Frame, address: Address, value: Value, reduce: str) -> None:

@@ -19,9 +19,9 @@ def binary(b: FunctionBuilder, op: str, left: Value, right: Value) -> Value:
     """``left op right`` with the meaning that ``expr.BINARY_OPS`` gives it; a scalar meets a vector in every lane."""
     lanes = max(left.lanes, right.lanes)
     x, y = b.splat(left, lanes), b.splat(right, lanes)
-    if x.dtype is DType.FLOAT16:
+    if x.dtype.is_half:
         wide = binary(b, op, cast(b, x, DType.FLOAT32), cast(b, y, DType.FLOAT32))
-        return cast(b, wide, DType.FLOAT16)
+        return cast(b, wide, x.dtype)
     if x.dtype.is_float:
         return _float_binary(b, op, x, y)
     if x.dtype is DType.BOOL:
@@ -134,7 +134,7 @@ def compare(b: FunctionBuilder, op: str, left: Value, right: Value) -> Value:
     """``left op right`` as bool; ordered except that ``ne`` holds for NaN."""
     lanes = max(left.lanes, right.lanes)
     x, y = b.splat(left, lanes), b.splat(right, lanes)
-    if x.dtype is DType.FLOAT16:
+    if x.dtype.is_half:
         x, y = cast(b, x, DType.FLOAT32), cast(b, y, DType.FLOAT32)
     if x.dtype.is_float:
         return Value(b.pure(f"fcmp {_FLOAT_PREDICATES[op]} {x}, {y.ref}"), DType.BOOL, lanes)
@@ -153,9 +153,9 @@ def select(b: FunctionBuilder, condition: Value, on_true: Value, on_false: Value
 
 def unary(b: FunctionBuilder, op: str, x: Value) -> Value:
     """``op`` of ``expr.UNARY_OPS`` on ``x``."""
-    if x.dtype is DType.FLOAT16:
+    if x.dtype.is_half:
         wide = unary(b, op, cast(b, x, DType.FLOAT32))
-        return wide if wide.dtype is DType.BOOL else cast(b, wide, DType.FLOAT16)
+        return wide if wide.dtype is DType.BOOL else cast(b, wide, x.dtype)
     if op.startswith("is"):
         return _classify(b, op, x)
     if op == "not":
@@ -223,7 +223,7 @@ def cast(b: FunctionBuilder, x: Value, dtype: DType) -> Value:
     """``x`` converted as C does; a float beyond an integer type's range gives some value of that type."""
     if x.dtype is dtype:
         return x
-    if DType.FLOAT16 in (x.dtype, dtype):
+    if x.dtype.is_half or dtype.is_half:
         return _cast_half(b, x, dtype)
     if dtype is DType.BOOL:
         return compare(b, "ne", x, constant(0, x.dtype, x.lanes))
@@ -247,13 +247,13 @@ def _convert(b: FunctionBuilder, instruction: str, x: Value, dtype: DType) -> Va
 
 
 def _cast_half(b: FunctionBuilder, x: Value, dtype: DType) -> Value:
-    if x.dtype is DType.FLOAT16:
+    if x.dtype.is_half:
         return cast(b, half.to_float(b, x), dtype)
     if x.dtype is DType.FLOAT64:
-        return half.from_double(b, x)
+        return half.from_double(b, x, dtype)
     if x.dtype.is_integer and x.dtype.bits > 16:  # a rounding to float32 first could round twice
-        return half.from_double(b, cast(b, x, DType.FLOAT64))
-    return half.from_float(b, cast(b, x, DType.FLOAT32))
+        return half.from_double(b, cast(b, x, DType.FLOAT64), dtype)
+    return half.from_float(b, cast(b, x, DType.FLOAT32), dtype)
 
 
 def _float_to_int(b: FunctionBuilder, x: Value, dtype: DType) -> Value:
@@ -298,8 +298,8 @@ def reduction(b: FunctionBuilder, op: str, accumulator: Value, value: Value) -> 
 
 def reduce_lanes(b: FunctionBuilder, op: str, x: Value) -> Value:
     """``op`` of REDUCE_OPS over the lanes of a vector, in any order."""
-    if x.dtype is DType.FLOAT16:
-        return cast(b, reduce_lanes(b, op, cast(b, x, DType.FLOAT32)), DType.FLOAT16)
+    if x.dtype.is_half:
+        return cast(b, reduce_lanes(b, op, cast(b, x, DType.FLOAT32)), x.dtype)
     if x.lanes == 1 or (x.lanes & (x.lanes - 1)) != 0:
         return _reduce_one_by_one(b, op, x)
     if x.dtype.is_float and op in ("sum", "prod"):

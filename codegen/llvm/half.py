@@ -1,6 +1,8 @@
-"""Conversions between float16 and wider floats, with instructions where the machine has them, else with integers.
+"""Conversions between floats of 16 bits and wider ones.
 
-LLVM would call a runtime library for these on machines without F16C.
+float16 is converted with instructions where the machine has them, else with integers: LLVM would call a runtime library
+on machines without F16C. bfloat16 is the upper half of a float32; it is rounded with integers on all machines, because
+AVX-512's instruction takes denormal numbers for zeros.
 """
 
 from __future__ import annotations
@@ -11,21 +13,26 @@ from polycomp.dtypes import DType
 
 
 def to_float(b: FunctionBuilder, x: Value) -> Value:
-    """float16 to float32, exactly."""
+    """float16 or bfloat16 to float32, exactly."""
+    if x.dtype is DType.BFLOAT16:
+        bits = wrap(b, Value(x.ref, DType.UINT16, x.lanes)).cast(DType.UINT32)
+        return (bits << 16).bits(DType.FLOAT32).value
     if _has_conversion(b):
         return Value(b.pure(f"fpext {x} to {type_name(DType.FLOAT32, x.lanes)}"), DType.FLOAT32, x.lanes)
     return _expand(wrap(b, x).bits(DType.INT16).cast(DType.INT32)).value
 
 
-def from_float(b: FunctionBuilder, x: Value) -> Value:
-    """float32 to float16, to nearest even."""
+def from_float(b: FunctionBuilder, x: Value, dtype: DType) -> Value:
+    """float32 to float16 or bfloat16, to nearest even."""
+    if dtype is DType.BFLOAT16:
+        return Value(_upper_half(wrap(b, x)).value.ref, dtype, x.lanes)
     if _has_conversion(b):
         return Value(b.pure(f"fptrunc {x} to {type_name(DType.FLOAT16, x.lanes)}"), DType.FLOAT16, x.lanes)
     return _shrink(wrap(b, x)).cast(DType.INT16).bits(DType.FLOAT16).value
 
 
-def from_double(b: FunctionBuilder, x: Value) -> Value:
-    """float64 to float16, to nearest even: the step through float32 rounds to odd, so nothing is rounded twice.
+def from_double(b: FunctionBuilder, x: Value, dtype: DType) -> Value:
+    """float64 to either, to nearest even: the step through float32 rounds to odd, so nothing is rounded twice.
 
     Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd" (2008).
     """
@@ -36,7 +43,14 @@ def from_double(b: FunctionBuilder, x: Value) -> Value:
     toward_zero = (back.abs() > wide.abs()).select(bits - 1, bits)
     odd = back.ne(wide).select(toward_zero | 1, bits)
     finite = near.abs() < near.like(float("inf"))
-    return from_float(b, finite.select(odd, bits).bits(DType.FLOAT32).value)
+    return from_float(b, finite.select(odd, bits).bits(DType.FLOAT32).value, dtype)
+
+
+def _upper_half(x: Num) -> Num:
+    """float32 to the bits of a bfloat16 (as int16), to nearest even; a NaN stays one."""
+    bits = x.bits(DType.UINT32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return x.ne(x).select((bits >> 16) | 0x40, rounded).cast(DType.INT16)
 
 
 def _has_conversion(b: FunctionBuilder) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-TOLERANCE = {"float16": 2e-2, "float32": 1e-3, "float64": 1e-8}
+TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 1e-3, "float64": 1e-8}
 """The largest error of an element that counts as equal, as a share of the tensor's largest magnitude; 0 for others."""
 
 

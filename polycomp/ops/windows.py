@@ -121,8 +121,8 @@ def reduction_axes(extents: Sequence[Dim], names: Sequence[str]) -> tuple[Axis, 
 
 
 def widen(value: Expr) -> Expr:
-    """``value`` in the type it is computed in: float32 for float16, otherwise its own."""
-    return cast(DType.FLOAT32, value) if value.dtype is DType.FLOAT16 else value
+    """``value`` in the type it is computed in: float32 for float16 and bfloat16, otherwise its own."""
+    return cast(DType.FLOAT32, value) if value.dtype.is_half else value
 
 
 def axis_names(tensor: Tensor) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ _FEW_CHANNELS = 4
 """Up to here (the image) a convolution reads its input plain: blocks would be mostly padding."""
 
 
-_FLOATS = (DType.FLOAT32, DType.FLOAT16)
+_FLOATS = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
 _TYPES = (*_FLOATS, DType.INT32, DType.INT8, DType.UINT8)
 """Element types of blocked tensors."""
 

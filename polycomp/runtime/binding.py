@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from polycomp.dtypes import as_dtype
 from polycomp.errors import InputError
 from polycomp.runtime import dims
 from polycomp.runtime.dims import Dimension
@@ -82,7 +83,7 @@ def _type_problem(spec: TensorSpec, value: Any) -> str | None:
     if not isinstance(value, np.ndarray):
         return f"{spec.name!r} is a {type(value).__name__}, not a numpy array"
     wrong = []
-    if value.dtype != np.dtype(spec.dtype):
+    if value.dtype != as_dtype(spec.dtype).numpy:
         wrong.append(f"is {value.dtype}, expected {spec.dtype}")
     if value.ndim != len(spec.dims):
         wrong.append(f"has {value.ndim} dimensions, expected {spec}")
@@ -139,7 +140,7 @@ def _expected(dim: Dimension, sizes: Mapping[str, int]) -> str:
 
 def _output(spec: TensorSpec, sizes: Mapping[str, int]) -> OutputPlan:
     shape = tuple(max(0, dims.evaluate(d, sizes)) for d in spec.dims)
-    dtype = np.dtype(spec.dtype)
+    dtype = as_dtype(spec.dtype).numpy
     count = 1
     for size in shape:
         count *= size

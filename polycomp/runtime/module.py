@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from polycomp.dtypes import as_dtype
 from polycomp.errors import ExecutionError, InputError, ModuleFileError
 from polycomp.runtime import dims
 from polycomp.runtime.binding import Shape, bind
@@ -61,7 +62,7 @@ class Module:
         entry = self._library.function("polycomp_run", ctypes.c_int)
         self._code = LoadedCode(image.manifest.name, self._library, entry, shared_pool(), image)
         self._pool = self._code.pools.get(self.threads, self._library) if self.threads > 1 else None
-        self._expected = tuple((s.name, np.dtype(s.dtype)) for s in self.inputs)
+        self._expected = tuple((s.name, as_dtype(s.dtype).numpy) for s in self.inputs)
         self._output_names = tuple(s.name for s in self.outputs)
         self._prepared: dict[tuple[Shape, ...], PreparedRun] = {}
         self._frames, self._lone_frames = self._make_frames(self.threads), self._make_frames(1)

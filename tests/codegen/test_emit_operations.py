@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from kernel_runner import HOST, TARGETS, Kernel, elementwise
 
-from polycomp.dtypes import DType
+from polycomp.dtypes import DType, as_dtype
 from polycomp.expr import BINARY_OPS, COMPARE_OPS, UNARY_OPS, Binary, Cast, Compare, Expr, Load, Select, Unary, Var
 from polycomp.expr import const as constant
 from polycomp.loops import Buffer
@@ -55,6 +55,9 @@ def run(
 
 
 def check(result: np.ndarray, expected: np.ndarray, exact: bool) -> None:
+    assert result.dtype == expected.dtype
+    if result.dtype == DType.BFLOAT16.numpy:  # numpy does not know its NaN
+        result, expected = result.astype(np.float32), expected.astype(np.float32)
     if exact or not np.issubdtype(expected.dtype, np.floating):
         np.testing.assert_array_equal(result, expected)
     else:
@@ -63,9 +66,9 @@ def check(result: np.ndarray, expected: np.ndarray, exact: bool) -> None:
 
 
 def reference(e: Expr, *arrays: np.ndarray) -> np.ndarray:
-    """numpy's result; float16 computed in float32 and rounded once."""
+    """numpy's result; floats of 16 bits computed in float32 and rounded once."""
     with np.errstate(all="ignore"):
-        wide = [a.astype(np.float32) if a.dtype == np.float16 else a for a in arrays]
+        wide = [a.astype(np.float32) if as_dtype(a.dtype).is_half else a for a in arrays]
         result = apply(e, *wide)
         return result.astype(e.dtype.numpy)
 

@@ -19,6 +19,7 @@ _P = onnx.TensorProto
 DTYPES: Mapping[int, DType] = {
     _P.FLOAT: DType.FLOAT32,
     _P.FLOAT16: DType.FLOAT16,
+    _P.BFLOAT16: DType.BFLOAT16,
     _P.DOUBLE: DType.FLOAT64,
     _P.INT8: DType.INT8,
     _P.INT16: DType.INT16,
@@ -78,12 +79,14 @@ def _from_bytes(data: bytes, dtype: DType, shape: tuple[int, ...], where: str) -
     wanted = math.prod(shape) * dtype.bytes
     if len(data) != wanted:
         raise ModelError(f"{where} of shape {list(shape)} needs {wanted} bytes of data, but holds {len(data)}")
+    if dtype is DType.BFLOAT16:
+        return np.frombuffer(data, np.dtype("<u2")).astype(np.uint16, copy=False).view(dtype.numpy).reshape(shape)
     return np.frombuffer(data, dtype.numpy.newbyteorder("<")).astype(dtype.numpy, copy=False).reshape(shape)
 
 
 def _from_field(values: Any, dtype: DType) -> Array:
-    if dtype is DType.FLOAT16:  # kept as the bit patterns of the halves
-        return np.array(values, np.int64).astype(np.uint16).view(np.float16)
+    if dtype.is_half:  # kept as the bit patterns of the halves
+        return np.array(values, np.int64).astype(np.uint16).view(dtype.numpy)
     if dtype.is_float:
         return np.array(values, dtype.numpy)
     wide = np.uint64 if dtype in (DType.UINT64, DType.UINT32) else np.int64
