@@ -35,6 +35,7 @@ from polycomp.options import Options
 from polycomp.runtime import Module
 from polycomp.schedules.library.choose import build_schedule
 from polycomp.target import host_target
+from polycomp.tuner.choosers import distance
 
 TRIAL_NANOSECONDS = 10_000_000
 """Time to spend on runs of a candidate while searching, and in each of the final rounds."""
@@ -148,16 +149,7 @@ class Search:
 def nearest(decision: Decision, count: int) -> list[Value]:
     """The ``count`` alternatives that are most like the one that was chosen."""
     others = [a for a in decision.alternatives if a != decision.value]
-    return sorted(others, key=lambda other: _distance(decision.value, other))[:count]
-
-
-def _distance(a: Value, b: Value) -> float:
-    """How unlike two choices are: numbers by their ratio, tuples by the sum over their numbers."""
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return sum(_distance(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, str) or isinstance(b, str) or isinstance(a, tuple) or isinstance(b, tuple):
-        return 1.0
-    return abs(math.log((a + 1) / (b + 1)))
+    return sorted(others, key=lambda other: distance(decision.value, other))[:count]
 
 
 def show(rows: Sequence[Row], threads: int) -> None:

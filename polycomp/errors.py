@@ -91,6 +91,10 @@ class TraceError(ScheduleError):
     """A trace that is not well formed, or does not fit the schedule it is applied to."""
 
 
+class HopelessScheduleError(ScheduleError):
+    """A schedule that the tuner leaves out: it computes the right thing, but surely not fast."""
+
+
 class IllegalScheduleError(ScheduleError):
     """A primitive (or a whole schedule) would not compute what the tensors say; the message says why and what helps.
 
@@ -121,6 +125,10 @@ class LinkError(CompileError):
 
 class CacheError(PolycompError):
     """The kernel cache cannot be read or written."""
+
+
+class TuningLogError(PolycompError):
+    """A tuning log that is not there, or cannot be read or written."""
 
 
 class TracingError(PolycompError):

@@ -13,15 +13,11 @@ import pathlib
 import warnings
 from collections.abc import Iterator
 
-from polycomp.errors import PolycompError
+from polycomp.errors import TuningLogError
 from polycomp.tuner.record import Record, RecordError
 
 _START = b'{"schema":'
 _WORKLOAD = b'"workload":"'
-
-
-class DatabaseError(PolycompError):
-    """A tuning log that cannot be read or written."""
 
 
 class Database:
@@ -31,7 +27,7 @@ class Database:
         self.path = path
 
     def append(self, record: Record) -> None:
-        """Write a record. Raises :class:`DatabaseError` when the file cannot be written."""
+        """Write a record. Raises :class:`TuningLogError` when the file cannot be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
@@ -40,13 +36,13 @@ class Database:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise DatabaseError(f"the tuning log {self.path} cannot be written: {error.strerror}") from error
+            raise TuningLogError(f"the tuning log {self.path} cannot be written: {error.strerror}") from error
 
     def records(self, workload: str | None = None) -> Iterator[Record]:
         """All records in order, or those of the workload of that key. Lines that are damaged are skipped, with a
         warning that says how many they were.
 
-        Raises :class:`DatabaseError` when the file cannot be read; one that does not exist has no records.
+        Raises :class:`TuningLogError` when the file cannot be read; one that does not exist has no records.
         """
         wanted = None if workload is None else _WORKLOAD + workload.encode() + b'"'
         problems: list[str] = []
@@ -65,7 +61,7 @@ class Database:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise DatabaseError(f"the tuning log {self.path} cannot be read: {error.strerror}") from error
+            raise TuningLogError(f"the tuning log {self.path} cannot be read: {error.strerror}") from error
 
 
 def _append_line(descriptor: int, line: bytes) -> None:

@@ -9,9 +9,10 @@ import dataclasses
 import pathlib
 
 from polycomp.driver.cache import cache_folder
+from polycomp.errors import TuningLogError
 from polycomp.options import Options
 from polycomp.tuner.best import Tuned, best_decisions
-from polycomp.tuner.database import Database, DatabaseError
+from polycomp.tuner.database import Database
 
 
 def default_log() -> pathlib.Path | None:
@@ -23,7 +24,7 @@ def default_log() -> pathlib.Path | None:
 def with_log(options: Options, path: pathlib.Path | None) -> Options:
     """``options`` with the best decisions of a tuning log (None: the user's own, if there is one).
 
-    Raises :class:`DatabaseError` when there is no such file.
+    Raises :class:`TuningLogError` when there is no such file.
     """
     found = _tuned(options, path)
     return dataclasses.replace(options, tuned=found.decisions, tuned_near=found.near)
@@ -31,7 +32,7 @@ def with_log(options: Options, path: pathlib.Path | None) -> Options:
 
 def _tuned(options: Options, path: pathlib.Path | None) -> Tuned:
     if path is not None and not path.exists():
-        raise DatabaseError(f"there is no tuning log {path}; 'polycomp tune MODEL --db {path}' makes one")
+        raise TuningLogError(f"there is no tuning log {path}; 'polycomp tune MODEL --db {path}' makes one")
     log = path or default_log()
     if log is None or not log.exists():
         return Tuned({}, frozenset())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from polycomp.errors import ScheduleError
+from polycomp.errors import HopelessScheduleError
 from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node, Scope
 from polycomp.schedules import Schedule
 from polycomp.target import Target
@@ -14,10 +14,6 @@ MOST_COPIES = 4096
 
 _SPILLED = 1.25
 """Tiles of up to so many times the vector registers are compiled: what spills may be used rarely."""
-
-
-class HopelessScheduleError(ScheduleError):
-    """A schedule that computes the right thing, but surely not fast."""
 
 
 def check_resources(schedule: Schedule, target: Target) -> None:

@@ -10,9 +10,10 @@ from polycomp.cli.common import count_text, shape_option, stdout
 from polycomp.cli.progress import Display
 from polycomp.cli.tuning import TuningView, layer_table, summary
 from polycomp.driver.pipeline import import_graph, lower_model
+from polycomp.errors import TuningLogError
 from polycomp.options import Options
 from polycomp.target import host_target
-from polycomp.tuner.database import Database, DatabaseError
+from polycomp.tuner.database import Database
 from polycomp.tuner.log import default_log
 from polycomp.tuner.model_layers import layers_of
 from polycomp.tuner.pool import LocalPool
@@ -50,7 +51,7 @@ def command(
     """
     log = db or default_log()
     if log is None:
-        raise DatabaseError("this user has no home folder for a tuning log; name one with --db")
+        raise TuningLogError("this user has no home folder for a tuning log; name one with --db")
     target = host_target()
     options = Options(target, threads or target.cores, shapes)
     budget = Budget(_TRIALS if trials is None and seconds is None else trials, seconds)

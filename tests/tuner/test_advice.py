@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 
 from polycomp.decisions import Decisions
 from polycomp.driver.compile import CompiledModel, compile_model
+from polycomp.errors import TuningLogError
 from polycomp.options import Options
-from polycomp.tuner.database import Database, DatabaseError
+from polycomp.tuner.database import Database
 from polycomp.tuner.log import with_log
 from polycomp.tuner.record import Record
 
@@ -107,5 +108,5 @@ def test_decisions_given_by_the_user_come_first(model: bytes, tmp_path: pathlib.
 
 
 def test_a_log_that_is_not_there(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(DatabaseError, match=r"there is no tuning log .*none.jsonl; 'polycomp tune MODEL --db"):
+    with pytest.raises(TuningLogError, match=r"there is no tuning log .*none.jsonl; 'polycomp tune MODEL --db"):
         with_log(OPTIONS, tmp_path / "none.jsonl")

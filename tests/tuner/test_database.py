@@ -12,7 +12,8 @@ import warnings
 import pytest
 
 from polycomp.decisions import Decisions
-from polycomp.tuner.database import Database, DatabaseError
+from polycomp.errors import TuningLogError
+from polycomp.tuner.database import Database
 from polycomp.tuner.record import Record
 
 DECISIONS = Decisions().replace("t2.tile", (1, 6, 4)).replace("t2.pack", True).replace("t2.order", "rows outside")
@@ -23,6 +24,7 @@ FAILED = dataclasses.replace(
 
 _WRITER = """
 import dataclasses, pathlib, sys
+from polycomp.errors import TuningLogError
 from polycomp.tuner.database import Database
 from polycomp.tuner.record import Record
 line = sys.stdin.buffer.read()
@@ -108,7 +110,7 @@ def test_two_processes_append_at_the_same_time(database: Database) -> None:
 
 
 def test_a_file_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(DatabaseError, match=r"the tuning log .* cannot be read: Is a directory"):
+    with pytest.raises(TuningLogError, match=r"the tuning log .* cannot be read: Is a directory"):
         list(Database(tmp_path).records())
-    with pytest.raises(DatabaseError, match=r"the tuning log .* cannot be written: Is a directory"):
+    with pytest.raises(TuningLogError, match=r"the tuning log .* cannot be written: Is a directory"):
         Database(tmp_path).append(RECORD)
