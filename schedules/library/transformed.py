@@ -201,16 +201,18 @@ class _Blocks(Deciding):
         outer, tile = schedule.split(p, rows)
         schedule.reorder(n, i, j, columns, outer, tile, column, k)
         self._unroll((tile, column, k))
-        *spatial, co, c = schedule.compute_at(sums, outer, Scope.REGISTER)
-        steps = self._decide("steps_unrolled", STEPS_UNROLLED, [1, 2, 4, 8])
-        c, step = schedule.split(c, steps)
-        schedule.reorder(*spatial[:3], co, c, step, spatial[4], spatial[3], spatial[5])
+        loops = schedule.compute_at(sums, outer, Scope.REGISTER)
+        spatial, channels = loops[: sums.rank], loops[sums.rank : -1]  # no loop over blocks of channels if there is one
+        lanes = constant(self.products.reduce_axes[-1].extent) or 1
+        steps = self._decide("steps_unrolled", STEPS_UNROLLED, [n for n in (1, 2, 4, 8) if lanes % n == 0])
+        c, step = schedule.split(loops[-1], steps)
+        schedule.reorder(*spatial[:3], *channels, c, step, spatial[4], spatial[3], spatial[5])
         self._unroll((step, spatial[4], spatial[3], spatial[5]))
         distance = self._decide("prefetch", _PREFETCH_STEPS, [0, 2, 4, 8, 16, 32])
         if distance:
             schedule.prefetch(self.weights, c, max(1, distance // steps))
-        if self._decide("prefetch_rows", True, [False, True]):
-            schedule.prefetch(self.kernel.data, co, 1)
+        if channels and self._decide("prefetch_rows", True, [False, True]):
+            schedule.prefetch(self.kernel.data, channels[0], 1)
         return [n, i, j, columns]
 
     def _place_data(self, block: LoopRef) -> list[LoopRef]:

@@ -24,10 +24,10 @@ from polycomp.te.evaluate import evaluate
 SMALL = Target("cpu", "x86_64-unknown-linux-gnu", "x86-64", (), vector_bytes=8, vector_registers=8, l2_bytes=2048)
 
 
-def convolution(height, width, tile=2, pads=(1, 1, 1, 1), batch=1, epilogue=None):
-    """The inputs and the output of a filtered 3x3 convolution of 4 channels, with a bias."""
+def convolution(height, width, tile=2, pads=(1, 1, 1, 1), batch=1, epilogue=None, blocks=2):
+    """The inputs and the output of a filtered 3x3 convolution of ``blocks`` times 2 channels to 4, with a bias."""
     points = tile + 2
-    shapes = [(batch, 2, height, width, 2), (points, points, 2, 2, 2, 2), (2, 2)]
+    shapes = [(batch, blocks, height, width, 2), (points, points, 2, blocks, 2, 2), (2, 2)]
     inputs = [te.placeholder(shape, name=name) for shape, name in zip(shapes, "xub", strict=True)]
     attributes = {"block": 2, "tile": tile, "out_channels": 4, "kernel_shape": (3, 3), "pads": pads}
     types = tuple(TensorType(DType.FLOAT32, s) for s in shapes)
@@ -57,6 +57,7 @@ def check(definition, target=SMALL):
 
 CASES = {
     "whole tiles": lambda: convolution(4, 6),
+    "one block of channels": lambda: convolution(4, 6, blocks=1),
     "tiles that hang over": lambda: convolution(5, 7),
     "no padding": lambda: convolution(6, 8, pads=(0, 0, 0, 0)),
     "one-sided padding": lambda: convolution(5, 4, pads=(2, 0, 0, 1)),
