@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from polycomp.dtypes import DType
-from polycomp.expr import Expr, binary, cast, const, eq, select, unary, wrap
+from polycomp.expr import Expr, binary, cast, const, eq, minimum, select, unary, wrap
 from polycomp.graph.ir import Call, Operator, OpKind, TensorType
 from polycomp.ops.common import (
     BOOLS,
@@ -22,7 +22,7 @@ from polycomp.ops.common import (
 )
 from polycomp.ops.registry import family
 from polycomp.ops.windows import as_dim, required, widen
-from polycomp.te import Axis, Tensor, reduce_axis
+from polycomp.te import Dim, Tensor, reduce_axis
 from polycomp.te import sum as te_sum
 
 
@@ -156,8 +156,11 @@ def _lower_arg(extreme: str, call: Call, inputs: Sequence[Tensor | None]) -> tup
     return (reduce_over(call, "", "max" if last else "min", x.shape, [axis], position, keepdims),)
 
 
-_SCAN_BLOCK = 64
-"""Elements per block of a prefix sum."""
+_SCAN_BLOCK = 16
+"""Elements per block of a prefix sum: those of a vector, most often."""
+
+_OPEN_LEVELS = 3
+"""Levels of blocks of blocks where the number of elements is not known."""
 
 
 def _infer_cumulative_sum(call: Call) -> tuple[TensorType, ...]:
@@ -167,73 +170,74 @@ def _infer_cumulative_sum(call: Call) -> tuple[TensorType, ...]:
 
 
 def _lower_cumulative_sum(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """Prefix sums in two levels: within blocks of 64, plus the sum of all blocks before.
+    """Prefix sums within blocks of 16, plus those of the blocks' sums, which are made in the same way.
 
-    A tensor expression has no running value, so that n elements cost 64 * n + (n / 64)**2 additions.
+    A tensor expression has no running value: each element of a block is a sum of its own, of those up to it. That is
+    16 additions per element, or one of vectors per element where a vector is a block (Blelloch, "Prefix sums and
+    their applications", 1990, with a sum over lanes that are masked in place of a tree).
     """
     x = required(inputs, 0)
     axis = axis_of(call, x.rank)
     n = x.shape[axis]
-    if isinstance(n, int) and n <= 2 * _SCAN_BLOCK:
-        return (_prefix_sum(call, x, axis, max(n, 1), None),)
-    return (_prefix_sum(call, x, axis, _SCAN_BLOCK, _block_offsets(call, x, axis)),)
+
+    def in_order(index: Sequence[Expr]) -> Sequence[Expr]:
+        """Counted in the order of summation."""
+        if not call.attr("reverse", 0):
+            return index
+        return (*index[:axis], wrap(n) - 1 - index[axis], *index[axis + 1 :])
+
+    sums = _Scan(call, axis, bool(call.attr("exclusive", 0)), lambda index: widen(x[tuple(in_order(index))]))
+    total = sums.of(x.shape, 0)
+    return (pointwise(call, "", x.shape, lambda *index: cast(x.dtype, total(in_order(index)))),)
 
 
-def _scanned(call: Call, x: Tensor, axis: int, index: Sequence[Expr], position: Expr) -> Expr:
-    """The element at ``position`` in the order of summation."""
-    place = wrap(x.shape[axis]) - 1 - position if call.attr("reverse", 0) else position
-    return widen(x[(*index[:axis], place, *index[axis + 1 :])])
+Point = Sequence[Expr]
+Value = Callable[[Point], Expr]
 
 
-def _block_offsets(call: Call, x: Tensor, axis: int) -> Tensor:
-    """The sum of all elements before each block."""
-    n = x.shape[axis]
-    blocks = as_dim((n + _SCAN_BLOCK - 1) // _SCAN_BLOCK)
-    shape = (*x.shape[:axis], blocks, *x.shape[axis + 1 :])
-    within, before = reduce_axis(_SCAN_BLOCK, "within"), reduce_axis(blocks, "before")
+@dataclasses.dataclass(frozen=True)
+class _Scan:
+    """Prefix sums of ``value`` along ``axis``; the element itself is left out where they are ``exclusive``."""
 
-    def block_sum(*index: Expr) -> Expr:
-        position = index[axis] * _SCAN_BLOCK + within
-        value = _scanned(call, x, axis, index, position)
-        return te_sum(select(position < wrap(n), value, 0), within)
+    call: Call
+    axis: int
+    exclusive: bool
+    value: Value
 
-    sums = pointwise(call, "blocks", shape, block_sum)
+    def of(self, shape: Sequence[Dim], level: int) -> Value:
+        """The sums for all points of ``shape``; ``level`` counts blocks of blocks."""
+        n, axis = shape[self.axis], self.axis
+        if (isinstance(n, int) and n <= _SCAN_BLOCK) or level == _OPEN_LEVELS:
+            return self._within(shape, level, n)
+        local = self._within(shape, level, _SCAN_BLOCK)
+        blocks = (*shape[:axis], as_dim((n + _SCAN_BLOCK - 1) // _SCAN_BLOCK), *shape[axis + 1 :])
 
-    def offset(*index: Expr) -> Expr:
-        value = sums[(*index[:axis], before, *index[axis + 1 :])]
-        return te_sum(select(before < index[axis], value, 0), before)
+        def whole_block(index: Point) -> Expr:
+            """The sum of a block; of the last one, which may be shorter, nobody needs it."""
+            end = minimum(index[axis] * _SCAN_BLOCK + (_SCAN_BLOCK - 1), wrap(n) - 1)
+            last = (*index[:axis], end, *index[axis + 1 :])
+            return local(last) + self.value(last) if self.exclusive else local(last)
 
-    return pointwise(call, "offsets", shape, offset)
+        before = _Scan(self.call, axis, True, whole_block).of(blocks, level + 1)
+        total = pointwise(self.call, f"to{level}", shape, lambda *index: local(index) + before(self._block(index)))
+        return lambda index: total[tuple(index)]
 
+    def _block(self, index: Point) -> Point:
+        return (*index[: self.axis], index[self.axis] // _SCAN_BLOCK, *index[self.axis + 1 :])
 
-def _prefix_sum(call: Call, x: Tensor, axis: int, block: int, offsets: Tensor | None) -> Tensor:
-    n = x.shape[axis]
-    within: Axis = reduce_axis(block, "within")
-    order = "lt" if call.attr("exclusive", 0) else "le"
+    def _within(self, shape: Sequence[Dim], level: int, size: Dim) -> Value:
+        """The sums within blocks of ``size``, of which there is only one where that is the whole axis."""
+        axis, only = self.axis, size is shape[self.axis]
+        within = reduce_axis(size, "within")
 
-    def in_block(*index: Expr) -> Expr:
-        at = wrap(n) - 1 - index[axis] if call.attr("reverse", 0) else index[axis]
-        start, reached = at // block * block, at % block
-        if offsets is None:
-            start, reached = const(0), at
-        value = _scanned(call, x, axis, index, start + within)
-        return te_sum(select(_before(order, within, reached), value, 0), within)
+        def body(*index: Expr) -> Expr:
+            start, reached = (0, index[axis]) if only else (index[axis] // size * size, index[axis] % size)
+            wanted = within < reached if self.exclusive else within <= reached
+            value = self.value((*index[:axis], wrap(start) + within, *index[axis + 1 :]))
+            return te_sum(select(wanted, value, 0), within)
 
-    local = pointwise(call, "within", x.shape, in_block)
-    if offsets is None and local.dtype is x.dtype:
-        return dataclasses.replace(local, name=call.node)
-
-    def total(*index: Expr) -> Expr:
-        if offsets is None:
-            return cast(x.dtype, local[index])
-        at = wrap(n) - 1 - index[axis] if call.attr("reverse", 0) else index[axis]
-        return cast(x.dtype, local[index] + offsets[(*index[:axis], at // block, *index[axis + 1 :])])
-
-    return pointwise(call, "", x.shape, total)
-
-
-def _before(order: str, within: Expr, reached: Expr) -> Expr:
-    return within < reached if order == "lt" else within <= reached
+        made = pointwise(self.call, f"within{level}", shape, body)
+        return lambda index: made[tuple(index)]
 
 
 OPERATORS = family(
