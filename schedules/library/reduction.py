@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from polycomp.expr import Reduce, free_vars, loads
+from polycomp.expr import Interval, Reduce, Var, free_vars, loads, simplify, substitute
 from polycomp.poly.tree import Scope
-from polycomp.schedules.library.analysis import constant, is_reduction, stride_of
+from polycomp.schedules.library.analysis import constant, depends_on, is_reduction, stride_of
 from polycomp.schedules.library.elementwise import (
     is_large,
     lanes_for,
@@ -24,6 +24,7 @@ from polycomp.te import Axis, Tensor
 
 _PARTIAL_VECTORS = 4  # vectors of partial sums: enough to hide the latency of an addition
 _REGISTER_ELEMENTS = 1024
+_LONGEST_BLOCK = 32  # of a scan, whose elements are unrolled
 
 
 def schedule_reductions(schedule: Schedule, stages: Sequence[Tensor], target: Target) -> None:
@@ -109,7 +110,8 @@ def _contains_reduction(tensor: Tensor, own: Sequence[Tensor]) -> bool:
 def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: int, target: Target) -> None:
     """One row after the other, each row's stages in turn, vectors along the row."""
     keep = _row_axes(main, own)
-    partials = {t: partial_sums(schedule, t, lanes) for t in own if is_reduction(t)}
+    scans = {t: schedule.cache_write(t) for t in own if is_scan(t)}
+    partials = {t: partial_sums(schedule, t, lanes) for t in own if is_reduction(t) and t not in scans}
     loops = schedule[main].loops
     rows = [x for x, k in zip(loops, keep, strict=True) if k]
     inner = [x for x, k in zip(loops, keep, strict=True) if not k]
@@ -117,6 +119,9 @@ def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: i
     row = rows[-1] if rows else None
     passes: dict[Tensor, LoopRef] = {}
     for tensor in reversed(own):
+        if tensor in scans:
+            _place_scan(schedule, tensor, scans[tensor], row)
+            continue
         blocks = place_stage(schedule, tensor, row, lanes)
         if blocks:
             passes[tensor] = blocks[-1]
@@ -187,6 +192,35 @@ def place_stage(schedule: Schedule, tensor: Tensor, row: LoopRef | None, lanes: 
     elif not reduced and spatial:
         return vectorize_innermost(schedule, spatial, lanes)
     return ()
+
+
+def is_scan(tensor: Tensor) -> bool:
+    """Whether neighbouring results, a block of them, are reduced from the same elements: prefix sums within a block,
+    each of which leaves out others."""
+    if not isinstance(tensor.body, Reduce) or len(tensor.reduce_axes) != 1 or not tensor.axes:
+        return False
+    last, size = tensor.axes[-1], constant(tensor.reduce_axes[0].extent)
+    if size is None or not 1 < size <= _LONGEST_BLOCK or constant(last.extent) == 1:
+        return False
+    block, lane = Var("block"), Var("lane")
+    ranges: dict[Var, Interval] = {block: (0, None), lane: (0, size - 1)}
+    indices = [i for load in loads(tensor.body) for i in load.indices if depends_on(i, last)]
+    apart = [simplify(substitute(i, {last: block * size + lane}), ranges) for i in indices]
+    return bool(apart) and all(lane not in free_vars(i) for i in apart)
+
+
+def _place_scan(schedule: Schedule, tensor: Tensor, sums: Tensor, row: LoopRef | None) -> None:
+    """Compute ``tensor`` inside of ``row``, a block in a vector: it is added to in registers, once per element of the
+    block, in the lanes that do not leave it out."""
+    spatial, _ = _move_to(schedule, tensor, row)
+    size = constant(tensor.reduce_axes[0].extent)
+    assert size is not None
+    blocks, lane = schedule.split(spatial[-1], size)
+    schedule.vectorize(lane)
+    *_, vector, element = schedule.compute_at(sums, blocks, Scope.REGISTER)
+    schedule.reorder(element, vector)
+    schedule.unroll(element)
+    schedule.vectorize(vector)
 
 
 def place_partial(schedule: Schedule, tensor: Tensor, row: LoopRef | None) -> None:

@@ -130,6 +130,15 @@ def test_numpy_functions(function: Callable[..., Any]) -> None:
     check(function, X, Y, I)
 
 
+@pytest.mark.parametrize("n", [1, 16, 37, 300])
+def test_cumulative_sums(n: int) -> None:
+    x = numbers(3, n)
+    np.testing.assert_allclose(pc.jit(lambda x: np.cumsum(x, axis=1))(x), np.cumsum(x, axis=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        pc.jit(lambda x: np.cumsum(x.T, axis=0))(x), np.cumsum(x.T, axis=0), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_three_dimensional_indexing() -> None:
     x = numbers(3, 4, 5)
     check(lambda a: (a[0, :, [1, 2]], a[:, [0, 1], [2, 3]], a[[0, 1], :, [2, 3]], a[..., [0, 1]]), x)

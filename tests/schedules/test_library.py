@@ -221,6 +221,15 @@ def concat(*widths: int) -> Definition:
     return parts, [te.compute((3, sum(widths)), body, "o")]
 
 
+def prefix_sums(rows: te.Dim, n: te.Dim, block: int = 8) -> Definition:
+    """Within blocks."""
+    x, k = te.placeholder((rows, n), name="x"), te.reduce_axis(block, "k")
+    sums = te.compute(
+        (rows, n), lambda r, i: te.sum(select(k <= i % block, x[r, i // block * block + k], 0.0), axis=k), "sums"
+    )
+    return [x], [te.compute((rows, n), lambda r, i: sums[r, i] * 2.0, "o")]
+
+
 def global_mean(*shape: int) -> Definition:
     x = te.placeholder(shape, name="x")
     h, w = te.reduce_axis(shape[2], "h"), te.reduce_axis(shape[3], "w")
@@ -267,6 +276,9 @@ CASES: dict[str, Callable[[], Definition]] = {
     "concat": lambda: concat(3, 8, 2),
     "global-mean": lambda: global_mean(1, 5, 4, 3),
     "transpose": lambda: transpose(3, 5, 9),
+    "prefix-sums": lambda: prefix_sums(3, 40),
+    "prefix-sums-odd": lambda: prefix_sums(2, 37),
+    "prefix-sums-short": lambda: prefix_sums(2, 5, 4),
 }
 
 
@@ -352,6 +364,7 @@ SYMBOLIC: dict[str, Callable[[], Definition]] = {
     "attention": lambda: attention(S, S),
     "attention-of-many-keys": lambda: attention(6, S),
     "transpose": lambda: transpose(S, 3, 5),
+    "prefix-sums": lambda: prefix_sums(3, S),
 }
 
 
@@ -367,6 +380,12 @@ def test_attention_stores_no_more_scores_than_a_tile_of_rows_has() -> None:
     stored = {n.tensor.name: n.shape for n, _ in walk(kernel.tree) if isinstance(n, Allocate)}
     assert stored["scores"] == stored["weights"] == (1, 2, 48)
     assert stored["powers"] == (1, 1, 48)
+
+
+def test_prefix_sums_are_added_up_in_a_vector() -> None:
+    schedule = _schedule(prefix_sums(3, 40), SMALL)
+    element, lane = (schedule.loop(x) for x in schedule["sums.acc"].loops[-2:])
+    assert (element.kind, lane.kind, lane.extent) == (LoopKind.UNROLL, LoopKind.VECTOR, 8)
 
 
 def test_walks_over_a_row_ask_for_the_next_one() -> None:
