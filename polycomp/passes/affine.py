@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
+from polycomp.dtypes import DType
 from polycomp.graph import Graph, Node
 from polycomp.graph.verify import same_type
 from polycomp.options import Options
@@ -69,6 +71,29 @@ def _constant_operand(editor: Editor, node: Node) -> tuple[str, Array] | None:
         if array is not None and x not in editor.constants and editor.type(x).dtype.is_float:
             return (x, array) if same_type(editor.type(x), editor.type(node.outputs[0])) else None
     return None
+
+
+def scale_behind_product(editor: Editor, node: Node) -> bool:
+    """MatMul(x * a, y * b) with numbers a and b is MatMul(x, y) * (a * b), which costs no pass over x and y.
+
+    Only for float32 and float64: in float16 sums of what is not scaled yet may overflow.
+    """
+    if editor.type(node.outputs[0]).dtype not in (DType.FLOAT32, DType.FLOAT64):
+        return False
+    scaled = [_scaled_by_number(editor, value) for value in node.inputs]
+    if not any(scaled):
+        return False
+    operands = tuple(s[0] if s else value for s, value in zip(scaled, node.inputs, strict=True))
+    factor = math.prod(s[1] for s in scaled if s)
+    editor.replace(node, times(editor, editor.emit("MatMul", operands, {}, node), factor, node))
+    return True
+
+
+def _scaled_by_number(editor: Editor, value: str) -> tuple[str, float] | None:
+    """What a Mul, read once, multiplies by a number, and the number; else None."""
+    mul = editor.producer(value, "Mul")
+    found = _constant_operand(editor, mul) if mul is not None and editor.sole_user(value) is not None else None
+    return (found[0], float(found[1].reshape(-1)[0])) if found is not None and found[1].size == 1 else None
 
 
 def merge_constants(editor: Editor, node: Node) -> bool:
@@ -180,6 +205,7 @@ RULES: Mapping[str, Sequence[Rule]] = MappingProxyType(
     {
         "BatchNormalization": (split_batch_normalization,),
         "Gemm": (split_gemm,),
+        "MatMul": (scale_behind_product,),
         "Mul": (merge_constants, scale_before_shift, fold_into_convolution, fold_into_matrix),
         "Add": (merge_constants, fold_into_convolution),
     }

@@ -195,12 +195,16 @@ def _scores(partition: Partition, softmax: Node, value: str) -> Node | None:
 
 
 def _product_of_weights(partition: Partition, softmax: Node) -> Node | None:
-    """The product that alone reads the softmax, over rows, as its left operand; else None."""
-    (weights,) = softmax.outputs
+    """The product that alone reads the weights, a softmax over rows and what follows at each of its points, as its
+    left operand; else None."""
+    leaving = partition.outputs(partition.group(softmax))
+    if len(leaving) != 1:
+        return None
+    (weights,) = leaving
     users = list(partition.users.get(weights, ()))
     rows = softmax.attributes.get("axis", -1) in (-1, len(_shape(partition, weights)) - 1)
-    alone = len(users) == 1 and partition.outputs(partition.group(softmax)) == [weights]
-    fits = rows and alone and users[0].op == "MatMul" and users[0].inputs[0] == weights != users[0].inputs[1]
+    alone = rows and len(users) == 1
+    fits = alone and users[0].op == "MatMul" and users[0].inputs[0] == weights != users[0].inputs[1]
     return users[0] if fits and weights not in partition.graph.outputs else None
 
 

@@ -140,6 +140,15 @@ def divide_by_power_of_two(editor: Editor, node: Node) -> bool:
     return True
 
 
+def choose_known(editor: Editor, node: Node) -> bool:
+    """Where(c, x, y) is x or y when c is true or false everywhere."""
+    condition = editor.constant(node.inputs[0])
+    if condition is None or not condition.size or condition.any() != condition.all():
+        return False
+    chosen = node.inputs[1 if condition.all() else 2]
+    return same_type(editor.type(chosen), editor.type(node.outputs[0])) and _replace_by(editor, node, chosen)
+
+
 def pairwise_sum(editor: Editor, node: Node) -> bool:
     """Variadic operators of one operand do nothing; a Sum of several is a chain of additions, as is Max and Min."""
     if len(node.inputs) == 1:
@@ -334,6 +343,7 @@ RULES: Mapping[str, Sequence[Rule]] = MappingProxyType(
         "Min": (pairwise_sum,),
         "Mean": (pairwise_sum,),
         "Split": (split_to_slices,),
+        "Where": (choose_known,),
         "Concat": (merge_adjacent_slices, continue_concatenation),
         "Conv": (pad_into_window,),
         "ReduceMean": (mean_to_pool,),

@@ -179,3 +179,18 @@ def test_float64_folding_is_exact_where_float32_would_not_be() -> None:
     x = m.constant(np.ones((1, 1, 1)))
     y = m.op("BatchNormalization", m.op("Add", m.input(1, 1, 1), x), scale, shift, mean, variance, epsilon=0.0)
     check(m.graph(m.op("Mul", y, m.constant(1e-9))), fold_affine)
+
+
+def test_numbers_that_operands_of_a_product_are_scaled_by_scale_its_result() -> None:
+    m = Make()
+    x, y = (m.op("Mul", m.input(*shape), m.constant(0.5)) for shape in ((2, 3, 4), (2, 4, 5)))
+    graph = check(m.graph(m.op("MatMul", x, y)), fold_affine)
+    assert [n.op for n in graph.nodes] == ["MatMul", "Mul"]
+
+
+def test_an_operand_scaled_by_rows_or_needed_elsewhere_stays_scaled() -> None:
+    m = Make()
+    by_row = m.op("Mul", m.input(3, 4), m.constant([[1.0], [2.0], [3.0]]))
+    shared = m.op("Mul", m.input(4, 5), m.constant(0.5))
+    graph = check(m.graph(m.op("MatMul", by_row, shared), shared), fold_affine)
+    assert [n.op for n in graph.nodes] == ["Mul", "Mul", "MatMul"]

@@ -206,3 +206,11 @@ def test_an_attention_to_the_results_of_another_has_a_kernel_of_its_own() -> Non
     inner = m.op("MatMul", m.op("Softmax", scores, axis=-1), m.input(2, 5, 4))
     result = m.op("MatMul", m.op("Softmax", inner, axis=-1), m.input(2, 4, 3))
     assert _groups(m.graph(result)) == ["MatMul", "MatMul+Softmax+MatMul", "Softmax"]
+
+
+def test_attention_whose_weights_are_zero_where_all_is_masked_is_one_group() -> None:
+    m = Make()
+    weights = m.op("Softmax", m.op("MatMul", m.input(2, 3, 4), m.input(2, 4, 5)), axis=-1)
+    chosen = m.op("Where", m.input(3, 1, dtype="bool"), m.constant(0.0), weights)
+    result = m.op("MatMul", chosen, m.input(2, 5, 4))
+    assert _groups(m.graph(result)) == ["MatMul+Softmax+Where+MatMul"]

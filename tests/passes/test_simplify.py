@@ -241,3 +241,19 @@ def test_concatenations_of_scattered_pieces_do_not(batch: int, axis: int) -> Non
     parts = [m.op("Exp", m.input(batch, 2, 3)) for _ in range(3)]
     graph = check(m.graph(*(m.op("Concat", *parts[:n], axis=axis) for n in (2, 3))), simplify)
     assert sorted(len(n.inputs) for n in graph.nodes if n.op == "Concat") == [2, 3]
+
+
+@pytest.mark.parametrize(("condition", "left"), [([[True], [True]], 1), ([[False], [False]], 0)])
+def test_a_choice_that_is_the_same_everywhere(condition: list[list[bool]], left: int) -> None:
+    m = Make()
+    x, y = m.op("Neg", m.input(2, 3)), m.op("Exp", m.input(2, 3))
+    graph = check(m.graph(m.op("Where", m.constant(condition, "bool"), x, y)), simplify)
+    assert ops(graph) == ({"Neg": 1} if left else {"Exp": 1})
+
+
+def test_a_choice_that_differs_or_broadcasts_stays() -> None:
+    m = Make()
+    x, y = m.op("Neg", m.input(3)), m.op("Exp", m.input(2, 3))
+    some = m.op("Where", m.constant([[True], [False]], "bool"), x, y)
+    broadcast = m.op("Where", m.constant([True], "bool"), x, y)
+    assert ops(check(m.graph(some, broadcast), simplify))["Where"] == 2
