@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from polycomp.decisions import Decisions
 from polycomp.target import Target
-from polycomp.tuner.record import Record
+from polycomp.tuner.record import Glance
 
 _OK = "ok"
 
@@ -20,25 +20,24 @@ class Tuned:
     near: frozenset[str]
 
 
-def best_decisions(records: Iterable[Record], target: Target) -> Tuned:
+def best_decisions(glances: Iterable[Glance], target: Target) -> Tuned:
     """The fastest of each kernel on ``target``, else on a near one: with the same vectors and number of threads, but
-    other caches or another name of the CPU. The latest record of the same decisions counts."""
-    wanted, features = target.key, _vectors(target.key)
-    exact: dict[str, dict[Decisions, float]] = {}
-    near: dict[str, dict[Decisions, float]] = {}
-    for record in records:
-        if record.status != _OK or record.seconds is None:
-            continue
-        if record.target == wanted:
-            exact.setdefault(record.symbol, {})[record.decisions] = record.seconds
-        elif _vectors(record.target) == features:
-            near.setdefault(record.symbol, {})[record.decisions] = record.seconds
+    other caches or another name of the CPU. The latest measurement of the same decisions counts."""
+    wanted, vectors = target.key, _vectors(target.key)
+    exact: dict[str, dict[bytes, float]] = {}
+    near: dict[str, dict[bytes, float]] = {}
+    for glance in glances:
+        if glance.status == _OK and glance.seconds is not None:
+            if glance.target == wanted:
+                exact.setdefault(glance.symbol, {})[glance.decisions] = glance.seconds
+            elif _vectors(glance.target) == vectors:
+                near.setdefault(glance.symbol, {})[glance.decisions] = glance.seconds
     chosen = {symbol: _fastest(times) for symbol, times in {**near, **exact}.items()}
     return Tuned(chosen, frozenset(near.keys() - exact.keys()))
 
 
-def _fastest(times: Mapping[Decisions, float]) -> Decisions:
-    return min(times, key=lambda decisions: times[decisions])
+def _fastest(times: Mapping[bytes, float]) -> Decisions:
+    return Decisions.from_json(min(times, key=lambda decisions: times[decisions]).decode())
 
 
 def _vectors(key: str) -> tuple[str, ...]:

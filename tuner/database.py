@@ -11,13 +11,14 @@ import fcntl
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from polycomp.errors import TuningLogError
-from polycomp.tuner.record import Record, RecordError
+from polycomp.tuner.record import Glance, Record, RecordError
 
 _START = b'{"schema":'
-_WORKLOAD = b'"workload":"'
+_Read = TypeVar("_Read")
 
 
 class Database:
@@ -38,17 +39,21 @@ class Database:
         except OSError as error:
             raise TuningLogError(f"the tuning log {self.path} cannot be written: {error.strerror}") from error
 
-    def records(self, workload: str | None = None) -> Iterator[Record]:
-        """All records in order, or those of the workload of that key. Lines that are damaged are skipped, with a
-        warning that says how many they were.
+    def records(self) -> Iterator[Record]:
+        """All records in order. Lines that are damaged are skipped, with a warning that says how many they were.
 
         Raises :class:`TuningLogError` when the file cannot be read; one that does not exist has no records.
         """
-        wanted = None if workload is None else _WORKLOAD + workload.encode() + b'"'
+        return self._read_all(Record.from_line)
+
+    def glances(self) -> Iterator[Glance]:
+        """The same, at a glance: for large logs."""
+        return self._read_all(Glance.from_line)
+
+    def _read_all(self, parse: Callable[[bytes], _Read]) -> Iterator[_Read]:
         problems: list[str] = []
         for line in self._lines():
-            if wanted is None or wanted in line:
-                yield from _read(line, problems)
+            yield from _read(line, parse, problems)
         if problems:
             warnings.warn(
                 f"{len(problems)} lines of the tuning log {self.path} were skipped; of the first: {problems[0]}",
@@ -73,12 +78,12 @@ def _append_line(descriptor: int, line: bytes) -> None:
         raise OSError(0, "the disk is full")
 
 
-def _read(line: bytes, problems: list[str]) -> Iterator[Record]:
-    """The record of a line; of a torn line with a whole one behind it, as ``cat`` may make it, the latter."""
+def _read(line: bytes, parse: Callable[[bytes], _Read], problems: list[str]) -> Iterator[_Read]:
+    """What a line says; of a torn line with a whole one behind it, as ``cat`` may make it, the latter."""
     try:
-        yield Record.from_line(line)
+        yield parse(line)
     except RecordError as error:
         problems.append(str(error))
         behind = line.rfind(_START)
         if behind > 0:
-            yield from _read(line[behind:], problems)
+            yield from _read(line[behind:], parse, problems)

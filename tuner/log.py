@@ -36,4 +36,4 @@ def _tuned(options: Options, path: pathlib.Path | None) -> Tuned:
     log = path or default_log()
     if log is None or not log.exists():
         return Tuned({}, frozenset())
-    return best_decisions(Database(log).records(), options.kernel_target)
+    return best_decisions(Database(log).glances(), options.kernel_target)

