@@ -15,6 +15,8 @@ from polycomp.functions.pytree import LEAF, Structure, flatten, paths, unflatten
 from polycomp.tracing import TensorSpec
 
 Array = np.ndarray[Any, Any]
+_NOT_SHARED = (RuntimeError, BufferError, TypeError, ValueError)  # raised for what DLPack cannot share with numpy
+
 Dims = tuple[int | str, ...]
 """A shape, open sizes by name."""
 
@@ -74,6 +76,7 @@ class Parameters:
         kinds = [p.kind for p in self.signature.parameters.values()]
         simple = all(k is inspect.Parameter.POSITIONAL_OR_KEYWORD for k in kinds)
         self._plain = len(kinds) if simple else -1  # so many positional arguments need no binding
+        self._names = tuple(self.signature.parameters)
         self.specs = _annotated(function)
         self._check_known([*static], "static")
         if isinstance(dynamic, Mapping):
@@ -100,6 +103,15 @@ class Parameters:
                 f'dynamic={{"x": ("{unknown[0]}", 128)}}'
             )
         return frozenset(dynamic)
+
+    def in_order(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[Any] | None:
+        """All arguments by position; None where that is not all that there is to a call."""
+        if len(args) + len(kwargs) != self._plain:
+            return None
+        try:
+            return (*args, *[kwargs[name] for name in self._names[len(args) :]])
+        except KeyError:
+            return None
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments by parameter, defaults filled in. Raises TypeError as a plain call would."""
@@ -209,10 +221,20 @@ def as_array(name: str, value: Any) -> Array | None:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def shared(value: Any) -> Any:
+    """What DLPack makes of another library's array; anything else as it is, and what cannot be shared."""
+    if isinstance(value, np.ndarray) or hasattr(value, "__array_interface__") or not hasattr(value, "__dlpack__"):
+        return value
+    try:
+        return np.from_dlpack(value)
+    except _NOT_SHARED:
+        return value
+
+
 def _from_dlpack(name: str, value: Any) -> Array:
     try:
         return np.from_dlpack(value)
-    except (RuntimeError, BufferError, TypeError, ValueError) as error:
+    except _NOT_SHARED as error:
         raise ArgumentError(
             f"argument {name!r}, a {type(value).__name__}, cannot be read through DLPack: {error}"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from polycomp.functions.arguments import Call, CallKey, Parameters, StaticLeaf, with_known_sizes
+from polycomp.functions.arguments import Call, CallKey, Parameters, StaticLeaf, shared, with_known_sizes
 from polycomp.functions.lowered import Lowered
 from polycomp.functions.pytree import flatten
 from polycomp.functions.specialise import Specialisation, Traced, trace_call
@@ -57,21 +57,30 @@ class JitFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The results, as new arrays. Raises a PolycompError naming the line or argument that is wrong."""
         if kwargs:
-            return self._call(args, kwargs)
+            given = self._parameters.in_order(args, kwargs)
+            if given is None:
+                return self._call(args, kwargs)
+            args = tuple(given)
         result = self._latest(*args)
         return self._choose(args) if result is NotImplemented else result
 
     def _choose(self, args: Sequence[Any]) -> Any:
         """The code that is ready for these arguments, and is taken to be so for the next ones."""
-        try:
-            ready = self._ready.get(tuple([(type(a), a.dtype, a.shape) for a in args]))
-        except (AttributeError, TypeError):  # arguments that are no arrays
-            ready = None
+        ready = self._find_ready(args)
+        if ready is None:
+            args = [shared(a) for a in args]
+            ready = self._find_ready(args)
         if ready is None:
             return self._call(args, {})
         self._latest = ready.direct
         result = ready.direct(*args)
         return ready.run(args) if result is NotImplemented else result
+
+    def _find_ready(self, args: Sequence[Any]) -> Ready | None:
+        try:
+            return self._ready.get(tuple([(type(a), a.dtype, a.shape) for a in args]))
+        except (AttributeError, TypeError):  # arguments that are no arrays
+            return None
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
