@@ -13,7 +13,7 @@ from polycomp.codegen.llvm.emit import EmittedKernel, emit_kernel
 from polycomp.codegen.llvm.machine import assembly, compile_ir, optimised_ir
 from polycomp.driver.link import build_module
 from polycomp.driver.manifest import ModuleInfo
-from polycomp.driver.work import flops, moved_bytes
+from polycomp.driver.work import chosen_from, flops, moved_bytes
 from polycomp.errors import BuildError, InputError
 from polycomp.expr import Interval, Var, simplify, wrap
 from polycomp.graph.ir import Symbol, TensorType
@@ -152,7 +152,8 @@ class NativeFunction:
         operands = [Operand(Storage.INPUT, i) for i in range(len(kernel.inputs))]
         operands += [Operand(Storage.OUTPUT, i) for i in range(len(kernel.outputs))]
         sizes = self._nest.sizes
-        work = (flops(kernel.outputs), moved_bytes(kernel.inputs, kernel.outputs))
+        chosen = chosen_from([t.name for t in kernel.inputs], kernel.inputs, kernel.outputs)
+        work = (flops(kernel.outputs), moved_bytes(kernel.inputs, kernel.outputs), chosen)
         step = Step(self._symbol, tuple(operands), sizes, self._emitted.workspace, (kernel.name,), *work)
         program = Program(kernel.name, sizes, len(kernel.inputs), len(kernel.outputs), (step,))
         info = ModuleInfo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polycomp.codegen.llvm import emit_index, emit_memory, linear
 from polycomp.codegen.llvm import emit_ops as ops
-from polycomp.codegen.llvm.builder import Value, constant
+from polycomp.codegen.llvm.builder import FunctionBuilder, Value, constant
 from polycomp.codegen.llvm.frame import Frame
 from polycomp.codegen.llvm.linear import Linear
 from polycomp.dtypes import DType
@@ -13,7 +13,6 @@ from polycomp.expr import Binary, Cast, CheckedIndex, Compare, Const, Expr, Load
 from polycomp.loops import Buffer
 
 _MANY_TERMS = 8  # a product of sums with more terms than this is not multiplied out
-_STATUS_OFFSET = 8  # of the status word in the context
 
 
 def index(frame: Frame, e: Expr) -> Linear:
@@ -42,7 +41,7 @@ def _index(frame: Frame, e: Expr) -> Linear:
         case Select():
             return _index_select(frame, e)
         case CheckedIndex():
-            return _checked(frame, index(frame, e.index), index(frame, e.size))
+            return _checked(frame, e)
     return emit_index.from_value(frame.b, _value(frame, e))
 
 
@@ -238,28 +237,71 @@ def _branching_select(frame: Frame, condition: Value, e: Select) -> Value:
     return Value(ref, first.dtype, first.lanes)
 
 
-def _checked(frame: Frame, a: Linear, size: Linear) -> Linear:
-    """``a`` where ``0 <= a < size``; elsewhere 0, and the context's status word is set."""
-    b = frame.b
+def _checked(frame: Frame, e: CheckedIndex) -> Linear:
+    """The index where ``0 <= index < size``; elsewhere 0, and that is reported in the context."""
+    b, a, size = frame.b, index(frame, e.index), index(frame, e.size)
     inside = b.conjunction(emit_index.compare(b, "ge", a, linear.constant(0)), emit_index.compare(b, "lt", a, size))
     assert inside is not None
     if inside.ref == "true":
         return a
     failed = b.conjunction(ops.unary(b, "not", inside), frame.mask)
     assert failed is not None
-    _report(frame, b.any_lane(failed))
+    given = index(frame, _as_given(e))
+    _report(frame, failed, emit_index.to_value(b, given), emit_index.to_value(b, size))
     _, high = linear.bounds(size)
     zero = constant(0, DType.INT64)
     chosen = ops.select(b, inside, emit_index.to_value(b, a), zero)
     return emit_index.from_value(b, chosen, (0, None if high is None else max(0, high - 1)))
 
 
-def _report(frame: Frame, failed: str) -> None:
+def _as_given(e: CheckedIndex) -> Expr:
+    """The index before those that are counted from the end are made to count from the start."""
+    match e.index:
+        case Select(on_true=Binary(op="add"), on_false=given):
+            return given
+    return e.index
+
+
+def _report(frame: Frame, failed: Value, given: Value, size: Value) -> None:
     b = frame.b
+    any_failed = b.any_lane(failed)
     report, proceed = b.new_label("wrong"), b.new_label("fine")
-    status = b.pure(f"getelementptr i8, ptr %context, i64 {_STATUS_OFFSET}")
-    b.branch(failed, report, proceed)
+    b.branch(any_failed, report, proceed)
     b.start(report)
-    b.void(f"store atomic i64 1, ptr {status} monotonic, align 8")
+    with b.scope():
+        b.module.define(_REPORT_NAME, _REPORT)
+        b.void(f"call void @{_REPORT_NAME}(ptr %context, {_first(b, failed, given)}, {_first(b, failed, size)})")
     b.jump(proceed)
     b.start(proceed)
+
+
+def _first(b: FunctionBuilder, mask: Value, value: Value) -> Value:
+    """``value`` in the first lane of ``mask``."""
+    if not value.lanes or not mask.lanes:
+        return b.extract(value, 0)
+    bits = b.pure(f"bitcast {mask} to i{mask.lanes}")
+    lane = b.call_intrinsic(f"llvm.cttz.i{mask.lanes}", f"i{mask.lanes}", f"i{mask.lanes} {bits}", "i1 true")
+    return Value(b.pure(f"extractelement {value}, i{mask.lanes} {lane}"), value.dtype)
+
+
+_REPORT_NAME = "report_index"
+# The context's words: the pool, the status, the steps' times, the step, the wrong index, the size that it is for.
+_REPORT = """
+define internal void @report_index(ptr %context, i64 %index, i64 %size) noinline cold nounwind {
+  %step.at = getelementptr i64, ptr %context, i64 3
+  %step = load i64, ptr %step.at
+  %status = add i64 %step, 1
+  %status.at = getelementptr i64, ptr %context, i64 1
+  %exchanged = cmpxchg ptr %status.at, i64 0, i64 %status monotonic monotonic, align 8
+  %first = extractvalue { i64, i1 } %exchanged, 1
+  br i1 %first, label %tell, label %done
+tell:
+  %index.at = getelementptr i64, ptr %context, i64 4
+  store i64 %index, ptr %index.at
+  %size.at = getelementptr i64, ptr %context, i64 5
+  store i64 %size, ptr %size.at
+  br label %done
+done:
+  ret void
+}
+"""

@@ -131,6 +131,7 @@ def _run(program: Program) -> str:
         pointers = [f"ptr {_pointer(body, o, io, program.n_inputs)}" for o in step.operands]
         sizes = [f"i64 {body.dim(s)}" for s in step.sizes]
         arguments = ", ".join([*pointers, *sizes, "ptr %workspace", "ptr %context"])
+        body.do(f"call void @entry_begin(ptr %context, i64 {number - 1})")
         body.do(f"call void {_symbol(step)}({arguments})")
         body.do(f"call void @entry_stamp(ptr {timings}, i64 {number})")
     status = body.emit("call i32 @entry_status(ptr %context)")
@@ -174,7 +175,8 @@ def _workspace_bytes(program: Program) -> str:
     return _function("i64 @polycomp_workspace_bytes(ptr %sizes, i64 %threads)", body, f"i64 {most}")
 
 
-# The context is {ptr pool, i64 status, ptr timings}; timings is null unless steps are to be timed.
+# The context is {ptr pool, i64 status, ptr timings, i64 step, i64 index, i64 size}: timings is null unless steps are to
+# be timed; the status is 0, or one more than the number of the step in which the index was outside of the size.
 _SUPPORT = """
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
@@ -220,6 +222,12 @@ define internal i64 @entry_floormod(i64 %a, i64 %b) alwaysinline nounwind {
   %added = select i1 %adjust, i64 %b, i64 0
   %floor = add i64 %rest, %added
   ret i64 %floor
+}
+
+define internal void @entry_begin(ptr %context, i64 %step) alwaysinline nounwind {
+  %at = getelementptr i64, ptr %context, i64 3
+  store i64 %step, ptr %at
+  ret void
 }
 
 define internal ptr @entry_timings(ptr %context) nounwind {

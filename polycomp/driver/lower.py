@@ -10,7 +10,7 @@ from polycomp import te
 from polycomp.driver.cache import key_of
 from polycomp.driver.canonical import CanonicalKernel, canonicalize
 from polycomp.driver.places import Place, Places
-from polycomp.driver.work import flops, moved_bytes
+from polycomp.driver.work import chosen_from, flops, moved_bytes
 from polycomp.errors import CompileError, PolycompError
 from polycomp.expr import Interval, Var
 from polycomp.graph.ir import Graph, Group, Node, OpKind, TensorType
@@ -26,7 +26,8 @@ _STEM_OPERATORS = 3  # how many of a group's operators name its kernel
 class Call:
     """One call of a kernel: ``inputs`` and ``outputs`` are names of the graph's values, in the order of its arguments.
 
-    ``symbol`` names the kernel; equal symbols are the same kernel. ``flops`` and ``bytes`` are those of this call.
+    ``symbol`` names the kernel; equal symbols are the same kernel. ``flops`` and ``bytes`` are those of this call;
+    ``chosen_from`` are those inputs of which it takes elements at indices that are data.
     """
 
     symbol: str
@@ -36,6 +37,7 @@ class Call:
     sources: tuple[str, ...]
     flops: Dim
     bytes: Dim
+    chosen_from: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ class _Lowering:
         tensors = tuple(read.values())
         kernel = canonicalize(tensors, outputs, self.ranges)
         symbol = f"{stem}_{key_of(kernel.text)[:16]}"
-        work = (flops(outputs), moved_bytes(tensors, outputs))
+        work = (flops(outputs), moved_bytes(tensors, outputs), chosen_from(tuple(read), tensors, outputs))
         self.calls.append(Call(symbol, kernel, tuple(read), values[1], sources, *work))
 
 

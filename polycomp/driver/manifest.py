@@ -104,7 +104,7 @@ def _condition(condition: Condition) -> ConditionSpec:
 
 
 def _step(step: Step) -> StepSpec:
-    return StepSpec(step.symbol, step.sources, dimension(step.flops), dimension(step.bytes))
+    return StepSpec(step.symbol, step.sources, dimension(step.flops), dimension(step.bytes), step.chosen_from)
 
 
 def _check_bound(program: Program, inputs: tuple[TensorSpec, ...]) -> None:

@@ -79,6 +79,7 @@ def _step(call: Call, operands: Mapping[str, Operand], kernel: CompiledKernel) -
         sources=call.sources,
         flops=call.flops,
         bytes=call.bytes,
+        chosen_from=call.chosen_from,
     )
 
 

@@ -1,11 +1,11 @@
-"""How much work a kernel is, for profiles and for deciding what to compile first."""
+"""What a kernel does, for profiles, for errors and for deciding what to compile first."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from polycomp.expr import Binary, Const, Expr, Reduce, Unary, simplify, walk
+from polycomp.expr import Binary, CheckedIndex, Const, Expr, Reduce, Unary, loads, simplify, walk
 from polycomp.te import Dim, Tensor, topological_order
 
 
@@ -25,6 +25,17 @@ def moved_bytes(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Dim:
 def tensor_bytes(tensor: Tensor) -> Dim:
     """The size of a tensor in memory."""
     return product((*tensor.shape, tensor.dtype.bytes))
+
+
+def chosen_from(names: Sequence[str], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """The names of the inputs of which elements are taken at indices that are data."""
+    bodies = [t.body for t in topological_order(outputs) if t.body is not None]
+    found = {load.source for body in bodies for load in loads(body) if any(map(_is_checked, load.indices))}
+    return tuple(name for name, tensor in zip(names, inputs, strict=True) if tensor in found)
+
+
+def _is_checked(index: Expr) -> bool:
+    return any(isinstance(e, CheckedIndex) for e in walk(index))
 
 
 def product(dims: Sequence[Dim]) -> Dim:

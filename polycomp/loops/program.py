@@ -41,7 +41,8 @@ class Step:
     """One kernel call: the symbol, its operands (inputs, then outputs) and the values of its size parameters.
 
     ``sources`` are the model's nodes it computes. ``flops`` (multiply-accumulate counts 2) and ``bytes`` (moved at
-    least) describe its work, for profiles.
+    least) describe its work, for profiles; ``chosen_from`` names, for errors, what it takes elements of at indices that
+    are data.
     """
 
     symbol: str
@@ -51,6 +52,7 @@ class Step:
     sources: tuple[str, ...] = ()
     flops: Dim = 0
     bytes: Dim = 0
+    chosen_from: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ from polycomp.runtime.binding import Binding, OutputPlan
 from polycomp.runtime.library import ThreadPool
 from polycomp.runtime.memory import Bytes, address_of, allocate, empty_bytes
 
-# Words of a frame: a pool handle {core, threads}, the context {pool, status, timings}, then the addresses of inputs
-# and outputs, then the values of the sizes.
-_CORE, _THREADS, _POOL, _STATUS, _TIMINGS, _INPUTS_AT = range(6)
+# Words of a frame: a pool handle {core, threads}, the context {pool, status, timings, step, index, size}, then the
+# addresses of inputs and outputs, then the values of the sizes.
+_CORE, _THREADS, _POOL, _STATUS, _TIMINGS, _STEP, _INDEX, _SIZE, _INPUTS_AT = range(9)
 _WORD = 8
 
 _addressof = ctypes.addressof
@@ -116,6 +116,19 @@ class Frame:
             self.words[_CORE] = pool.address
         self.words[_STATUS] = 0
         self.words[_TIMINGS] = timings
+
+    def wrong_index(self) -> WrongIndex:
+        """Of a run that has failed."""
+        return WrongIndex(self.words[_STATUS] - 1, self.words[_INDEX], self.words[_SIZE])
+
+
+@dataclasses.dataclass(frozen=True)
+class WrongIndex:
+    """What a run failed of: in the step of that number, ``index`` was outside of a dimension of ``size``."""
+
+    step: int
+    index: int
+    size: int
 
 
 class Frames:

@@ -49,12 +49,14 @@ class ConditionSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StepSpec:
-    """One kernel call: the model's nodes it computes and its work, which may depend on symbols."""
+    """One kernel call: the model's nodes it computes and its work, which may depend on symbols. ``chosen_from`` are the
+    tensors of which it takes elements at indices that are data."""
 
     symbol: str
     sources: tuple[str, ...]
     flops: Dimension
     bytes: Dimension
+    chosen_from: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,4 +129,5 @@ def _condition(raw: Mapping[str, Any], symbols: frozenset[str]) -> ConditionSpec
 
 def _step(raw: Mapping[str, Any], symbols: frozenset[str]) -> StepSpec:
     flops, moved = dims.check(raw["flops"], symbols), dims.check(raw["bytes"], symbols)
-    return StepSpec(str(raw["symbol"]), tuple(map(str, raw["sources"])), flops, moved)
+    chosen_from = tuple(map(str, raw["chosen_from"]))
+    return StepSpec(str(raw["symbol"]), tuple(map(str, raw["sources"])), flops, moved, chosen_from)

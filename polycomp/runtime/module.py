@@ -60,7 +60,7 @@ class Module:
         self._image = image
         self._library = Library(image.shared_object, image.label)
         entry = self._library.function("polycomp_run", ctypes.c_int)
-        self._code = LoadedCode(image.manifest.name, self._library, entry, shared_pool(), image)
+        self._code = LoadedCode(image.manifest, self._library, entry, shared_pool(), image)
         self._pool = self._code.pools.get(self.threads, self._library) if self.threads > 1 else None
         self._expected = tuple((s.name, as_dtype(s.dtype).numpy) for s in self.inputs)
         self._output_names = tuple(s.name for s in self.outputs)

@@ -30,7 +30,7 @@ from polycomp.runtime.manifest import parse_manifest
 from polycomp.runtime.memory import Bytes, aligned_copy
 from polycomp.target import ALIGNMENT
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_BYTES = 128
 
 _MAGIC = b"\x89PCM\r\n\x1a\n"

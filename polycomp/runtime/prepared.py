@@ -9,9 +9,10 @@ from typing import Any
 
 from polycomp.errors import ExecutionError
 from polycomp.runtime.direct import ArgumentPlan, declined, direct_call
-from polycomp.runtime.frame import Array, Frames, RunPlan
+from polycomp.runtime.frame import Array, Frames, RunPlan, WrongIndex
 from polycomp.runtime.image import ModuleImage
 from polycomp.runtime.library import Library, SharedPool
+from polycomp.runtime.manifest import Manifest
 
 _DIRECT_SCRATCH = 1 << 20
 """Bytes. A run with more takes so long that microseconds before it do not count."""
@@ -21,7 +22,7 @@ _DIRECT_SCRATCH = 1 << 20
 class LoadedCode:
     """What all runs of a module share. ``entry`` is its ``polycomp_run``; ``image`` owns the weights."""
 
-    name: str
+    manifest: Manifest
     library: Library
     entry: Callable[..., int]
     pools: SharedPool
@@ -69,9 +70,17 @@ class PreparedRun:
             # The pool must outlive the run, even when another thread makes a larger one.
             pool = code.pools.get(self.threads, code.library) if self.threads > 1 else None
             frame.begin(pool, timings)
-            status = code.entry(*frame.arguments)
+            if code.entry(*frame.arguments):
+                raise ExecutionError(_failure(code.manifest, frame.wrong_index()))
         finally:
             self._frames.put_back(frame)
-        if status:
-            raise ExecutionError(f"a run of {code.name!r} failed: an index lay outside of its tensor")
         return results
+
+
+def _failure(manifest: Manifest, wrong: WrongIndex) -> str:
+    step = manifest.steps[wrong.step]
+    tensors, nodes = " or ".join(map(repr, step.chosen_from)), ", ".join(map(repr, step.sources))
+    return (
+        f"a run of {manifest.name!r} failed: the index {wrong.index} is outside of a dimension of size {wrong.size}"
+        f"{f' of {tensors}' if tensors else ''}{f', in {nodes}' if nodes else ''}; give indices within it"
+    )

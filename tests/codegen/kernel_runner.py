@@ -64,7 +64,7 @@ class Kernel:
         create = self.library.polycomp_pool_create
         create.restype, create.argtypes = ctypes.c_void_p, [ctypes.c_int64]
         pool = create(self.threads) if self.threads else None
-        context = (ctypes.c_int64 * 3)(pool or 0, 0, 0)
+        context = (ctypes.c_int64 * 6)(pool or 0)
         arguments = [ctypes.c_void_p(a.ctypes.data) for a in arrays] + [ctypes.c_int64(s) for s in sizes]
         getattr(self.library, self.nest.name)(
             *arguments, ctypes.c_void_p(workspace.ctypes.data), ctypes.c_void_p(ctypes.addressof(context))

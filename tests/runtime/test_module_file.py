@@ -161,12 +161,12 @@ def with_header(content: bytes, **changes: int) -> bytes:
 
 
 def test_other_versions(content):
-    assert failure(with_header(content, version=2)) == (
-        "the module has module format 2, newer than this polycomp's 1; install a newer polycomp, or compile the model "
+    assert failure(with_header(content, version=3)) == (
+        "the module has module format 3, newer than this polycomp's 2; install a newer polycomp, or compile the model "
         "again"
     )
     assert failure(with_header(content, version=0)) == (
-        "the module has module format 0, older than this polycomp's 1; compile the model again"
+        "the module has module format 0, older than this polycomp's 2; compile the model again"
     )
 
 
