@@ -65,6 +65,7 @@ class EvolutionarySearch(Search):
         if not candidates:
             return []
         predicted = model.predict([p.features for p in candidates])
+        self.predicted |= {p.loops: math.exp(log) for p, log in zip(candidates, predicted, strict=True)}
         ranked = [candidates[i] for i in predicted.argsort(kind="stable")]
         rest = ranked[count - by_chance :]
         chosen = [*ranked[: count - by_chance], *self.chance.sample(rest, min(by_chance, len(rest)))]

@@ -1,209 +1,208 @@
-"""Measuring on this machine: compile processes, and one process that times."""
+"""Measuring on machines: their compile processes take trials from one queue, their timing processes from another."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import os
+import functools
 import queue
 import threading
-import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from polycomp.decisions import Decisions
 from polycomp.driver.work import flops, magnitude
+from polycomp.errors import PolycompError
 from polycomp.runtime import ModuleParts
 from polycomp.target import available_cores
-from polycomp.tuner.bench import Measure, Measured, Reference
 from polycomp.tuner.builder import Builder, build_candidate, build_plain, request_of
+from polycomp.tuner.machine import LocalMachine, Machine, MachineLostError
 from polycomp.tuner.measurer import Measurer, Outcome, Trial
-from polycomp.tuner.process import WorkerProcess
-from polycomp.tuner.serving import ProcessFailure, Settings
+from polycomp.tuner.serving import ProcessFailure
 from polycomp.tuner.status import Status
+from polycomp.tuner.timer import Limits, Standing, Timer
 from polycomp.tuner.workload import Workload
 
-_AHEAD = 4  # trials under way per compile process: some wait for the timing process
+_AHEAD = 4  # trials that wait for each timing process
+_MOST_LOSSES = 2  # machines that may be lost during a trial before it is taken to be the reason
 _PLAIN_FLOPS = 2e10  # plain loops of so much work take some seconds
 
+_Item = tuple[Trial, ModuleParts]
+_Build = Callable[[Workload, Decisions, Builder], ModuleParts]
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Seconds that compiling and running a candidate may take, each, and bytes of memory of each process.
 
-    ``reference_seconds`` is for the reference, which includes plain loops.
+class MachinesLostError(PolycompError):
+    """No machine is left that compiles, or none that times."""
+
+
+class _AbandonedError(Exception):
+    """The machine that was to make a reference was lost."""
+
+
+class Pool(Measurer):
+    """Measures on ``machines``. ``builder`` makes the modules of candidates.
+
+    A trial during which its machine is lost goes to another, and is a crash when it was lost there as well.
     """
 
-    compile_seconds: float = 20.0
-    run_seconds: float = 10.0
-    reference_seconds: float = 60.0
-    memory_bytes: int = 6 << 30
-
-
-@dataclasses.dataclass
-class _Standing:
-    """What candidates of a workload are measured against, as far as it is known."""
-
-    library: ModuleParts
-    plain: ModuleParts | None
-    incumbent: ModuleParts | None = None
-    seconds: tuple[float, float] | None = None  # of the library's own, and of the incumbent
-
-
-class LocalPool(Measurer):
-    """``jobs`` compile processes (0: one per core) and one timing process with as many cores as the workloads have
-    threads.
-
-    While something is timed the compile processes are stopped, so that they take neither cores nor caches from it.
-    ``builder`` makes the modules of candidates.
-    """
-
-    def __init__(
-        self, threads: int, jobs: int = 0, limits: Limits | None = None, builder: Builder = build_candidate
-    ) -> None:
-        self.limits, self._builder = limits or Limits(), builder
-        memory, cores = self.limits.memory_bytes, sorted(os.sched_getaffinity(0))
-        jobs = jobs or available_cores()
-        self._builders = [WorkerProcess("polycomp.tuner.builder_process", Settings(memory)) for _ in range(jobs)]
-        self._bench = WorkerProcess("polycomp.tuner.bench_process", Settings(memory, tuple(cores[-threads:])))
+    def __init__(self, machines: Sequence[Machine], limits: Limits, builder: Builder = build_candidate) -> None:
+        self.machines, self.limits, self._builder = machines, limits, builder
         self._to_build: queue.SimpleQueue[Trial | None] = queue.SimpleQueue()
-        self._to_time: queue.SimpleQueue[tuple[Trial, ModuleParts] | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self._standings: dict[str, Future[_Standing]] = {}
+        self._to_time: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()  # None: no machine is left
+        self._standings: dict[str, Future[Standing]] = {}
+        self._losses: defaultdict[int, set[str]] = defaultdict(set)  # machines by trial
         self._lock = threading.Lock()
         self._under_way = 0
-        tasks: list[Callable[[], None]] = [self._builder_loop(p) for p in self._builders]
-        self._threads = [threading.Thread(target=task, daemon=True) for task in (*tasks, self._time_all)]
+        self._last_words = ""
+        builders = [self._builder_loop(m, job) for m in machines for job in range(m.jobs)]
+        timers = [self._timer_loop(m) for m in machines if m.times]
+        self._left = {"compiles": len(builders), "times": len(timers)}
+        self._threads = [threading.Thread(target=task, daemon=True) for task in (*builders, *timers)]
         for thread in self._threads:
             thread.start()
 
     @property
     def capacity(self) -> int:
-        return _AHEAD * len(self._builders)
+        return self._left["compiles"] + _AHEAD * self._left["times"]
 
     def submit(self, trial: Trial) -> None:
         self._under_way += 1
         self._to_build.put(trial)
 
     def collect(self) -> Sequence[Outcome]:
+        """Raises :class:`MachinesLostError` when trials are under way that no machine is left for."""
         outcomes: list[Outcome] = []
         while self._under_way and (not outcomes or not self._done.empty()):
-            outcomes.append(self._done.get())
+            outcome = self._done.get()
+            if outcome is None:
+                self._done.put(None)
+                if outcomes:
+                    break
+                raise MachinesLostError(f"{self._last_words}; what was measured before is in the log")
+            outcomes.append(outcome)
             self._under_way -= 1
         return outcomes
 
     def close(self) -> None:
-        for process in (*self._builders, self._bench):
-            process.close()
-        for _ in self._builders:
+        for machine in self.machines:
+            machine.close()
+        for _ in self._threads:
             self._to_build.put(None)
-        self._to_time.put(None)
+            self._to_time.put(None)
         for thread in self._threads:
             thread.join()
 
-    # ------------------------------------------------------------------ compiling
-
-    def _builder_loop(self, process: WorkerProcess) -> Callable[[], None]:
-        def build_all() -> None:
-            while (trial := self._to_build.get()) is not None:
-                with self._telling(trial):
-                    self._standing(trial.workload, process)
-                    parts = self._build(process, self._builder, trial.workload, trial.decisions)
-                    self._to_time.put((trial, parts))
-
-        return build_all
-
     @contextlib.contextmanager
     def _telling(self, trial: Trial) -> Iterator[None]:
-        """Whatever goes wrong within becomes the trial's outcome."""
+        """Whatever goes wrong within becomes the trial's outcome, but the loss of the machine."""
         try:
             yield
+        except MachineLostError:
+            raise
         except ProcessFailure as failure:
             self._done.put(Outcome(trial.number, failure.status, error=failure.reason))
         except Exception as error:  # noqa: BLE001  (a thread that ends would leave its trials without outcomes)
             self._done.put(Outcome(trial.number, Status.CRASH, error=f"{type(error).__name__}: {error}"))
 
-    def _build(self, process: WorkerProcess, builder: Builder, workload: Workload, decisions: Decisions) -> ModuleParts:
-        limits = self.limits
-        seconds = limits.compile_seconds if builder is self._builder and decisions else limits.reference_seconds
-        parts: ModuleParts = process.request(request_of(builder, workload, decisions), seconds)
-        return parts
+    @contextlib.contextmanager
+    def _surviving(self, machine: Machine, trial: Trial, again: Callable[[], None], what: str) -> Iterator[None]:
+        """When the machine is lost within, the trial is done ``again`` elsewhere, unless it may be what kills them."""
+        try:
+            yield
+        except MachineLostError as lost:
+            with self._lock:
+                self._losses[trial.number].add(machine.name)
+                self._left[what] -= 1
+                if not self._left[what]:
+                    self._last_words = f"no machine is left that {what}; of the last: {lost}"
+                    self._done.put(None)
+            if len(self._losses[trial.number]) < _MOST_LOSSES:
+                again()
+            else:
+                reason = f"{_MOST_LOSSES} machines were lost that tried it; of the last: {lost}"
+                self._done.put(Outcome(trial.number, Status.CRASH, error=reason))
+            raise
 
-    def _standing(self, workload: Workload, process: WorkerProcess) -> _Standing:
+    # ------------------------------------------------------------------ compiling
+
+    def _builder_loop(self, machine: Machine, job: int) -> Callable[[], None]:
+        def build(workload: Workload, decisions: Decisions, builder: Builder) -> ModuleParts:
+            limits = self.limits
+            seconds = limits.compile_seconds if builder is self._builder and decisions else limits.reference_seconds
+            parts: ModuleParts = machine.build(job, request_of(builder, workload, decisions), seconds)
+            return parts
+
+        def build_one(trial: Trial) -> None:
+            again = functools.partial(self._to_build.put, trial)
+            with self._surviving(machine, trial, again, "compiles"), self._telling(trial):
+                self._standing(trial.workload, build)
+                self._to_time.put((trial, build(trial.workload, trial.decisions, self._builder)))
+
+        def build_all() -> None:
+            with contextlib.suppress(MachineLostError):
+                while (trial := self._to_build.get()) is not None:
+                    build_one(trial)
+
+        return build_all
+
+    def _standing(self, workload: Workload, build: _Build) -> None:
         """The reference of a workload: whoever asks first makes it, others wait for it."""
-        with self._lock:
-            future = self._standings.get(workload.key)
-            mine = future is None
-            future = self._standings.setdefault(workload.key, Future())
-        if mine:
-            try:
-                future.set_result(self._make_standing(workload, process))
-            except ProcessFailure as failure:
-                reason = f"the library's own schedule of {workload.symbol} cannot be compiled: {failure.reason}"
-                future.set_exception(ProcessFailure(failure.status, reason))
-        return future.result()
+        while True:
+            with self._lock:
+                future = self._standings.get(workload.key)
+                mine = future is None
+                future = self._standings.setdefault(workload.key, Future())
+            if mine:
+                self._make_standing(workload, build, future)
+            with contextlib.suppress(_AbandonedError):
+                future.result()
+                return
 
-    def _make_standing(self, workload: Workload, process: WorkerProcess) -> _Standing:
-        library = self._build(process, build_candidate, workload, Decisions())
-        if magnitude(flops(workload.outputs)) > _PLAIN_FLOPS:
-            return _Standing(library, None)
-        return _Standing(library, self._build(process, build_plain, workload, Decisions()))
+    def _make_standing(self, workload: Workload, build: _Build, future: Future[Standing]) -> None:
+        try:
+            library = build(workload, Decisions(), build_candidate)
+            short = magnitude(flops(workload.outputs)) <= _PLAIN_FLOPS
+            future.set_result(Standing(library, build(workload, Decisions(), build_plain) if short else None))
+        except ProcessFailure as failure:
+            reason = f"the library's own schedule of {workload.symbol} cannot be compiled: {failure.reason}"
+            future.set_exception(ProcessFailure(failure.status, reason))
+        except MachineLostError:
+            with self._lock:
+                del self._standings[workload.key]
+            future.set_exception(_AbandonedError())
+            raise
+        except Exception as error:  # noqa: BLE001  (raised where the result is asked for)
+            future.set_exception(error)
 
     # ------------------------------------------------------------------ timing
 
-    def _time_all(self) -> None:
-        while (item := self._to_time.get()) is not None:
+    def _timer_loop(self, machine: Machine) -> Callable[[], None]:
+        timer = Timer(machine, self.limits)
+
+        def time_one(item: _Item) -> None:
             trial, parts = item
-            with self._telling(trial), self._quiet():
-                measured = self._time(trial.workload, parts)
+            again = functools.partial(self._to_time.put, item)
+            with self._surviving(machine, trial, again, "times"), self._telling(trial):
+                standing = self._standings[trial.workload.key].result()
+                measured = timer.time(trial.workload, standing, parts)
                 self._done.put(Outcome(trial.number, Status.OK, measured.seconds, measured.samples))
 
-    @contextlib.contextmanager
-    def _quiet(self) -> Iterator[None]:
-        """No compile process runs within."""
-        for process in self._builders:
-            process.pause()
-        try:
-            yield
-        finally:
-            for process in self._builders:
-                process.resume()
+        def time_all() -> None:
+            with contextlib.suppress(MachineLostError):
+                while (item := self._to_time.get()) is not None:
+                    time_one(item)
 
-    def _time(self, workload: Workload, parts: ModuleParts) -> Measured:
-        standing = self._standings[workload.key].result()
-        measured = self._ask(Measure(workload.key, parts))
-        if measured.unknown:
-            self._send_reference(workload, standing)
-            measured = self._ask(Measure(workload.key, parts))
-        assert standing.seconds is not None
-        library, incumbent = standing.seconds
-        if measured.seconds < incumbent:
-            standing.incumbent, standing.seconds = parts, (library, measured.seconds)
-        return measured
-
-    def _ask(self, request: Measure) -> Measured:
-        measured: Measured = self._bench.request(request, self.limits.run_seconds)
-        return measured
-
-    def _send_reference(self, workload: Workload, standing: _Standing) -> None:
-        """Tell the timing process, which may be a new one, what the workload's candidates are measured against."""
-        try:
-            measured = self._bench.request(_reference(workload, standing), self.limits.reference_seconds)
-        except ProcessFailure as failure:
-            if standing.plain is None or failure.status is Status.WRONG:
-                raise ProcessFailure(failure.status, f"the library's own schedule: {failure.reason}") from failure
-            warnings.warn(
-                f"the library's own schedule of {workload.symbol} is proven, but its results were not compared with "
-                f"those of plain loops: {failure.reason}",
-                stacklevel=2,
-            )
-            standing.plain = None
-            measured = self._bench.request(_reference(workload, standing), self.limits.reference_seconds)
-        standing.plain = None
-        standing.seconds = standing.seconds or (measured.seconds, measured.seconds)
+        return time_all
 
 
-def _reference(workload: Workload, standing: _Standing) -> Reference:
-    target = workload.target
-    known = (standing.library, standing.plain, standing.incumbent, standing.seconds)
-    return Reference(workload.key, target.cores, *known, workload.constants, target.l2_bytes)
+class LocalPool(Pool):
+    """This machine: ``jobs`` compile processes (0: one per core) and one timing process with as many cores as the
+    workloads have threads."""
+
+    def __init__(
+        self, threads: int, jobs: int = 0, limits: Limits | None = None, builder: Builder = build_candidate
+    ) -> None:
+        limits = limits or Limits()
+        self.machine = LocalMachine("this machine", jobs or available_cores(), threads, limits.memory_bytes)
+        super().__init__([self.machine], limits, builder)

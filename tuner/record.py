@@ -29,6 +29,10 @@ class Record:
 
     ``status`` is a :class:`~polycomp.tuner.status.Status`; ``seconds`` is a run's time and ``samples`` those of single
     runs, both empty unless it is ``ok``. ``versions`` are those of what compiled it.
+
+    What follows is for reports, and not in logs of before: the seconds that the cost model ``predicted``, whether it is
+    the library's ``own`` schedule, how often the model that is tuned ``calls`` the kernel, and ``when`` the outcome was
+    known, in seconds since 1970.
     """
 
     workload: str
@@ -40,6 +44,10 @@ class Record:
     samples: tuple[float, ...]
     error: str
     versions: dict[str, str]
+    predicted: float | None = None
+    own: bool = False
+    calls: int | None = None
+    when: float | None = None
 
     def to_line(self) -> bytes:
         """The record as a line, with its end."""
@@ -57,7 +65,8 @@ class Record:
                 raise RecordError(f"it is of schema {schema}; this polycomp reads schema {SCHEMA}")
             decisions = Decisions.from_dict(fields["decisions"])
             samples = tuple(map(float, fields["samples"]))
-            return cls(**{**fields, "decisions": decisions, "samples": samples})
+            known = {f.name: fields[f.name] for f in dataclasses.fields(cls) if f.name in fields}
+            return cls(**{**known, "decisions": decisions, "samples": samples})
         except (AttributeError, KeyError, TypeError, ValueError, ScheduleError) as error:
             raise RecordError(f"it is no record of a measurement: {type(error).__name__}: {error}") from error
 

@@ -21,6 +21,7 @@ class Search(abc.ABC):
     def __init__(self, space: Space, seeds: Iterable[Point], chance: random.Random) -> None:
         self.space, self.chance = space, chance
         self.measured: list[tuple[float, Point]] = []
+        self.predicted: dict[str, float] = {}  # seconds by loops, where there was a model to ask
         self._seeds = list(seeds)
         self._known: set[str] = set()
 

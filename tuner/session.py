@@ -119,7 +119,8 @@ class Session:
         """How many more trials there may be in the next batch."""
         if budget.seconds is not None and time.monotonic() - self._began >= budget.seconds:
             return 0
-        return _BATCH if budget.trials is None else min(_BATCH, budget.trials - self.trials)
+        most = max(_BATCH, self.measurer.capacity)
+        return most if budget.trials is None else min(most, budget.trials - self.trials)
 
     def _next_batch(self, count: int) -> list[tuple[Layer, Point]]:
         """Up to ``count`` points: of the layer whose turn it is, or a few each of layers that had none yet."""
@@ -153,7 +154,7 @@ class Session:
         layer.counts[outcome.status] = layer.counts.get(outcome.status, 0) + 1
         layer.learn(point, outcome.status, outcome.seconds)
         if self.database is not None:
-            self.database.append(record_of(trial, outcome))
+            self.database.append(_with_circumstances(record_of(trial, outcome), layer, point))
         self.watcher.outcome(layer, outcome)
 
 
@@ -170,6 +171,13 @@ def record_of(trial: Trial, outcome: Outcome) -> Record:
     workload, versions = trial.workload, tool_versions()
     measured = (outcome.status.value, outcome.seconds, outcome.samples, outcome.error)
     return Record(workload.key, workload.symbol, workload.target.key, trial.decisions, *measured, versions)
+
+
+def _with_circumstances(record: Record, layer: Layer, point: Point) -> Record:
+    own, predicted = point.loops == layer.space.own.loops, layer.search.predicted.get(point.loops)
+    return dataclasses.replace(
+        record, predicted=predicted, own=own, calls=layer.standing.calls, when=round(time.time(), 3)
+    )
 
 
 def _replay(layer: Layer, record: Record) -> bool:

@@ -7,7 +7,7 @@ import re
 
 import click
 
-from polycomp.cli import cli
+from polycomp.cli import cli, tune_report
 
 
 def commands() -> str:
@@ -18,6 +18,9 @@ def commands() -> str:
         command = cli.get_command(context, name)
         assert command is not None
         parts.append(_command(command, click.Context(command, info_name=name, parent=context)))
+        if name == "tune":
+            inner = click.Context(tune_report.command, info_name="tune report", parent=context)
+            parts.append(_command(tune_report.command, inner))
     return "\n\n".join(parts)
 
 

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.table import Table
 
+from polycomp.driver.report import Section
 from polycomp.options import Options
 from polycomp.target import parse_target
 from polycomp.tuner.log import with_log
@@ -41,6 +43,14 @@ def parse_files(ctx: click.Context, param: click.Parameter, values: tuple[str, .
             raise click.BadParameter(f"{value!r} is not NAME=FILE, for example input=x.npy")
         files[name] = pathlib.Path(path)
     return files
+
+
+def parse_labels(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """``name=value``, any number of times."""
+    for value in values:
+        if not all(value.partition("=")[::2]):
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE, for example target=avx512")
+    return {name: label for name, _, label in (value.partition("=") for value in values)}
 
 
 def shape_option(help_text: str) -> Callable[[_Command], _Command]:
@@ -84,6 +94,16 @@ def stdout() -> Console:
         width=None if sys.stdout.isatty() else 160,
         soft_wrap=not sys.stdout.isatty(),
     )
+
+
+def section_table(section: Section) -> Table:
+    """A table of a report, for the terminal."""
+    table = Table(title=section.title, title_justify="left")
+    for heading in section.headings:
+        table.add_column(heading, justify="right" if heading in section.numeric else "left")
+    for row in section.rows:
+        table.add_row(*row)
+    return table
 
 
 def bytes_text(size: float) -> str:

@@ -6,14 +6,13 @@ import pathlib
 from typing import Any
 
 import click
-from rich.table import Table
 
-from polycomp.cli.common import compile_options, make_options, stdout
+from polycomp.cli.common import compile_options, make_options, section_table, stdout
 from polycomp.cli.progress import Display
 from polycomp.driver.compile import compile_model
 from polycomp.driver.files import check_writable, write_file
 from polycomp.driver.picture import arena_picture
-from polycomp.driver.report import Section, html_page, report
+from polycomp.driver.report import html_page, report
 from polycomp.runtime import Manifest, read_module_file
 
 
@@ -32,7 +31,7 @@ def command(model: pathlib.Path, html: pathlib.Path | None, **settings: Any) -> 
         click.echo(f"wrote {html}")
         return
     for section in sections:
-        stdout().print(_table(section))
+        stdout().print(section_table(section))
 
 
 def _manifest(model: pathlib.Path, settings: dict[str, Any]) -> Manifest:
@@ -40,12 +39,3 @@ def _manifest(model: pathlib.Path, settings: dict[str, Any]) -> Manifest:
         return read_module_file(model).manifest
     with Display() as display:
         return compile_model(model, make_options(**settings), display).manifest
-
-
-def _table(section: Section) -> Table:
-    table = Table(title=section.title, title_justify="left")
-    for heading in section.headings:
-        table.add_column(heading, justify="right" if heading in section.numeric else "left")
-    for row in section.rows:
-        table.add_row(*row)
-    return table

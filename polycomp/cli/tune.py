@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from polycomp.cli.common import count_text, shape_option, stdout
+from polycomp.cli import tune_report
+from polycomp.cli.common import count_text, parse_labels, shape_option, stdout
 from polycomp.cli.progress import Display
 from polycomp.cli.tuning import TuningView, layer_table, summary
 from polycomp.driver.pipeline import import_graph, lower_model
@@ -14,15 +18,30 @@ from polycomp.errors import TuningLogError
 from polycomp.options import Options
 from polycomp.target import host_target
 from polycomp.tuner.database import Database
+from polycomp.tuner.fleet import Group, connected
 from polycomp.tuner.log import default_log
+from polycomp.tuner.measurer import Measurer
 from polycomp.tuner.model_layers import layers_of
 from polycomp.tuner.pool import LocalPool
-from polycomp.tuner.session import Budget, Layer, Session, library_first
+from polycomp.tuner.session import Budget, Session, library_first
+from polycomp.tuner.timer import Limits
 
 _TRIALS = 256
 
 
-@click.command()
+class _Tune(click.Command):
+    """MODEL is a file, unless it is ``report``."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """That of ``polycomp tune report`` where this is asked for."""
+        if args[:1] == ["report"]:
+            return tune_report.command.make_context(f"{info_name} report", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=_Tune)
 @click.argument("model", type=click.Path(path_type=pathlib.Path))
 @click.option("--trials", type=click.IntRange(min=1), help=f"How many schedules to measure.  [default: {_TRIALS}]")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="How long to search, without --trials.")
@@ -33,6 +52,15 @@ _TRIALS = 256
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to run with; 0: all cores.")
 @click.option("--jobs", type=click.IntRange(min=0), default=0, help="Compile processes; 0: one per core.")
 @click.option("--seed", type=int, default=0, help="Another seed searches in another order.")
+@click.option("--cluster", metavar="ADDRESS", help="Measure on the nodes of a Ray cluster; auto: that of this machine.")
+@click.option(
+    "--workers-with",
+    "wanted",
+    multiple=True,
+    callback=parse_labels,
+    metavar="NAME=VALUE",
+    help="Only on nodes with this label or resource, while the others compile; may be repeated.",
+)
 @shape_option("Fix the shape of an input; may be repeated.")
 def command(
     model: pathlib.Path,
@@ -43,34 +71,69 @@ def command(
     threads: int,
     jobs: int,
     seed: int,
+    cluster: str | None,
+    wanted: dict[str, str],
     shapes: dict[str, tuple[int, ...]],
 ) -> None:
-    """Search for faster schedules of the kernels of MODEL (an ONNX file) on this machine by measuring them.
+    """Search for faster schedules of the kernels of MODEL (an ONNX file) by measuring them.
 
-    Every measurement is written to the tuning log at once; 'polycomp compile' uses the best of them.
+    They are measured on this machine, or on the nodes of a cluster. Every measurement is written to the tuning log at
+    once; 'polycomp compile' uses the best of them. 'polycomp tune report LOG' shows what a log tells.
     """
     log = db or default_log()
     if log is None:
         raise TuningLogError("this user has no home folder for a tuning log; name one with --db")
-    target = host_target()
-    options = Options(target, threads or target.cores, shapes)
     budget = Budget(_TRIALS if trials is None and seconds is None else trials, seconds)
-    with Display() as display:
-        lowered = lower_model(import_graph(model, options, display), options, display)
-        layers = layers_of(lowered, options, library_first(seed))
-    view = TuningView(layers, budget)
-    try:
-        _tune(layers, options.threads, jobs, Database(log), resume, view)
-    finally:
-        stdout().print(layer_table(layers))
-        click.echo(summary(layers, view))
-        click.echo(f"the log is {log}; 'polycomp compile' uses it" + (f" with --db {log}" if db else ""))
+    tuning = _Tuning(model, shapes, budget, Database(log), resume, seed)
+    if cluster is None:
+        if wanted:
+            raise click.UsageError("--workers-with chooses nodes of a cluster; name it with --cluster")
+        target = host_target()
+        tuning.run(Options(target, threads or target.cores, shapes), lambda: LocalPool(threads or target.cores, jobs))
+    else:
+        _tune_on_cluster(tuning, cluster, wanted, threads, jobs)
+    click.echo(f"the log is {log}; 'polycomp compile' uses it" + (f" with --db {log}" if db else ""))
 
 
-def _tune(layers: list[Layer], threads: int, jobs: int, database: Database, resume: bool, view: TuningView) -> None:
-    with LocalPool(threads, jobs) as pool, view:
-        session = Session(layers, pool, database, view)
-        if resume:
-            known = session.resume()
-            click.echo(f"the log has {count_text(known, 'measurement')} of these kernels", err=True)
-        session.run(view.budget)
+@dataclasses.dataclass(frozen=True)
+class _Tuning:
+    """What is asked for, wherever it is measured."""
+
+    model: pathlib.Path
+    shapes: dict[str, tuple[int, ...]]
+    budget: Budget
+    database: Database
+    resume: bool
+    seed: int
+
+    def run(self, options: Options, make_measurer: Callable[[], Measurer]) -> None:
+        """Tune for the target of ``options``, and show the result, also of what was interrupted."""
+        with Display() as display:
+            lowered = lower_model(import_graph(self.model, options, display), options, display)
+            layers = layers_of(lowered, options, library_first(self.seed))
+        view = TuningView(layers, self.budget)
+        try:
+            with make_measurer() as measurer, view:
+                session = Session(layers, measurer, self.database, view)
+                if self.resume:
+                    known = session.resume()
+                    click.echo(f"the log has {count_text(known, 'measurement')} of these kernels", err=True)
+                session.run(self.budget)
+        finally:
+            stdout().print(layer_table(layers))
+            click.echo(summary(layers, view))
+
+
+def _tune_on_cluster(tuning: _Tuning, address: str, wanted: dict[str, str], threads: int, jobs: int) -> None:
+    """Each target that the nodes have is tuned for, one after the other, on the nodes that have it."""
+    with connected(address) as cluster:
+        for group in cluster.groups(wanted, threads):
+            click.echo(_group_text(group), err=True)
+            options = Options(group.target, group.target.cores, tuning.shapes)
+            tuning.run(options, lambda group=group: cluster.pool(group, Limits(), jobs))  # type: ignore[misc]
+
+
+def _group_text(group: Group) -> str:
+    names = ", ".join(node.name for node in group.nodes)
+    others = f"; {count_text(len(group.others), 'other node')} compile" if group.others else ""
+    return f"measuring on {count_text(len(group.nodes), 'node')}: {names}{others}"

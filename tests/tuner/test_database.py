@@ -60,7 +60,18 @@ def test_a_line_says_everything_by_name(database: Database) -> None:
         "samples": [1.5e-5, 1.6e-5],
         "error": "",
         "versions": {"polycomp": "0"},
+        "predicted": None,
+        "own": False,
+        "calls": None,
+        "when": None,
     }
+
+
+def test_logs_of_before_and_of_later_are_read() -> None:
+    fields = json.loads(RECORD.to_line())
+    later = {**fields, "temperature": 40}
+    before = {k: v for k, v in fields.items() if k not in ("predicted", "own", "calls", "when")}
+    assert [Record.from_line(json.dumps(x).encode()) for x in (later, before)] == [RECORD, RECORD]
 
 
 def test_a_torn_line_costs_only_itself(database: Database) -> None:

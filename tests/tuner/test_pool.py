@@ -10,9 +10,11 @@ import planted
 import pytest
 
 from polycomp.decisions import Decisions
+from polycomp.tuner.builder import build_plain
 from polycomp.tuner.measurer import Outcome, Trial
-from polycomp.tuner.pool import Limits, LocalPool
+from polycomp.tuner.pool import LocalPool
 from polycomp.tuner.status import Status
+from polycomp.tuner.timer import Limits, Standing
 
 LIMITS = Limits(compile_seconds=4.0, run_seconds=1.0, memory_bytes=2 << 30)
 ROWS = {
@@ -54,8 +56,7 @@ def test_a_library_that_is_wrong_is_told_for_every_trial() -> None:
     """With a reference of a schedule that computes nothing, which the plain loops find out."""
     workload = planted.product()
     with LocalPool(1, 1) as pool:
-        standing = pool._make_standing(workload, pool._builders[0])
-        standing.library = planted.with_code(workload, planted.NOTHING)
+        standing = Standing(planted.with_code(workload, planted.NOTHING), build_plain(workload, Decisions()))
         pool._standings[workload.key] = Future()
         pool._standings[workload.key].set_result(standing)
         pool.submit(Trial(0, workload, Decisions()))
@@ -69,12 +70,12 @@ def test_a_killed_timing_process_is_replaced_and_nothing_is_left_behind() -> Non
     with pytest.raises(KeyboardInterrupt), LocalPool(1, 1) as pool:
         pool.submit(Trial(0, workload, Decisions()))
         outcomes += pool.collect()
-        assert pool._bench.pid is not None
-        os.kill(pool._bench.pid, signal.SIGKILL)
+        assert pool.machine.bench.pid is not None
+        os.kill(pool.machine.bench.pid, signal.SIGKILL)
         for number in (1, 2):
             pool.submit(Trial(number, workload, Decisions()))
             outcomes += pool.collect()
-        pids = [p.pid for p in (*pool._builders, pool._bench)]
+        pids = [p.pid for p in (*pool.machine.builders, pool.machine.bench)]
         pool.submit(Trial(3, workload, Decisions()))
         raise KeyboardInterrupt
     assert [o.status for o in outcomes] == [Status.OK, Status.OUT_OF_MEMORY, Status.OK]
