@@ -131,6 +131,10 @@ class TuningLogError(PolycompError):
     """A tuning log that is not there, or cannot be read or written."""
 
 
+class FleetError(PolycompError):
+    """Machines that were to measure schedules cannot be used: no cluster, no node of that kind, or none is left."""
+
+
 class TracingError(PolycompError):
     """A Python function cannot be traced. The message begins with the user's file and line."""
 

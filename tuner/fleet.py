@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from polycomp.errors import PolycompError
+from polycomp.errors import FleetError
 from polycomp.target import Target, host_target
 from polycomp.tuner.machine import LocalMachine, Machine, MachineLostError
 from polycomp.tuner.pool import Pool
@@ -24,10 +24,6 @@ from polycomp.tuner.versions import tool_versions
 
 _DIAL_SECONDS = 5.0
 _START_SECONDS = 60.0  # within which a node gives its CPUs to an actor
-
-
-class FleetError(PolycompError):
-    """A cluster that cannot be used for tuning."""
 
 
 @dataclasses.dataclass(frozen=True)

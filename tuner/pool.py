@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 from polycomp.decisions import Decisions
 from polycomp.driver.work import flops, magnitude
-from polycomp.errors import PolycompError
+from polycomp.errors import FleetError
 from polycomp.runtime import ModuleParts
 from polycomp.target import available_cores
 from polycomp.tuner.builder import Builder, build_candidate, build_plain, request_of
@@ -29,10 +29,6 @@ _PLAIN_FLOPS = 2e10  # plain loops of so much work take some seconds
 
 _Item = tuple[Trial, ModuleParts]
 _Build = Callable[[Workload, Decisions, Builder], ModuleParts]
-
-
-class MachinesLostError(PolycompError):
-    """No machine is left that compiles, or none that times."""
 
 
 class _AbandonedError(Exception):
@@ -71,7 +67,7 @@ class Pool(Measurer):
         self._to_build.put(trial)
 
     def collect(self) -> Sequence[Outcome]:
-        """Raises :class:`MachinesLostError` when trials are under way that no machine is left for."""
+        """Raises :class:`FleetError` when trials are under way that no machine is left for."""
         outcomes: list[Outcome] = []
         while self._under_way and (not outcomes or not self._done.empty()):
             outcome = self._done.get()
@@ -79,7 +75,7 @@ class Pool(Measurer):
                 self._done.put(None)
                 if outcomes:
                     break
-                raise MachinesLostError(f"{self._last_words}; what was measured before is in the log")
+                raise FleetError(f"{self._last_words}; what was measured before is in the log")
             outcomes.append(outcome)
             self._under_way -= 1
         return outcomes

@@ -27,7 +27,7 @@ def command(model: pathlib.Path, html: pathlib.Path | None, **settings: Any) -> 
     manifest = _manifest(model, settings)
     sections = report(manifest)
     if html is not None:
-        write_file(html, [html_page(manifest.name, sections, [arena_picture(manifest)]).encode()])
+        write_file(html, [html_page(manifest.name, [arena_picture(manifest), *sections]).encode()])
         click.echo(f"wrote {html}")
         return
     for section in sections:

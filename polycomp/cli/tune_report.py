@@ -8,7 +8,8 @@ import click
 
 from polycomp.cli.common import section_table, stdout
 from polycomp.driver.files import check_writable, write_file
-from polycomp.tuner.database import Database, DatabaseError
+from polycomp.errors import TuningLogError
+from polycomp.tuner.database import Database
 from polycomp.tuner.report import report_page, report_sections
 
 
@@ -21,7 +22,7 @@ def command(log: pathlib.Path, html: pathlib.Path | None) -> None:
         check_writable(html)
     records = list(Database(log).records())
     if not records:
-        raise DatabaseError(f"the tuning log {log} has no measurements; 'polycomp tune MODEL --db {log}' makes some")
+        raise TuningLogError(f"the tuning log {log} has no measurements; 'polycomp tune MODEL --db {log}' makes some")
     if html is not None:
         write_file(html, [report_page(log.name, records).encode()])
         click.echo(f"wrote {html}", err=True)

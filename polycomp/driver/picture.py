@@ -13,7 +13,6 @@ _WIDTH, _HEIGHT = 960, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 10, 30, 30
 _LEAST_HEIGHT = 0.5
 _TICKS = 4
-_COLOURS = ("#4e79a7", "#f28e2b", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#9c755f")
 
 
 def arena_picture(manifest: Manifest) -> str:
@@ -50,7 +49,7 @@ def _box(entry: Mapping[str, Any], number: int, steps: int, total: int, sizes: M
         y=top,
         width=(last + 1 - first) / steps * _width(),
         height=max(_LEAST_HEIGHT, bottom - top),
-        fill=_COLOURS[number % len(_COLOURS)],
+        fill=svg.COLOURS[number % len(svg.COLOURS)],
         fill_opacity=0.7,
         stroke="#fff",
         stroke_width=0.5,

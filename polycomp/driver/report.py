@@ -34,21 +34,25 @@ def report(manifest: Manifest) -> tuple[Section, ...]:
     )
 
 
-def html_page(title: str, sections: Sequence[Section], pictures: Sequence[str] = ()) -> str:
-    """A page of its own, with nothing loaded from elsewhere; ``pictures`` are SVG, and come first."""
-    body = "\n".join([*pictures, *(_html_section(s) for s in sections)])
+def html_page(title: str, parts: Sequence[Section | str]) -> str:
+    """A page of its own, with nothing loaded from elsewhere, of tables and of pictures, which are SVG."""
+    body = "\n".join(_html_section(p) if isinstance(p, Section) else f'<div class="scroll">{p}</div>' for p in parts)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>\n'
         f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
 
 
 _STYLE = (
-    "body{font:14px/1.4 system-ui,sans-serif;margin:2em;color:#222}h2{font-size:1.1em;margin-top:2em}"
-    "table{border-collapse:collapse}th,td{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left;"
-    "vertical-align:top}.number{text-align:right;font-variant-numeric:tabular-nums}"
-    "svg{display:block;max-width:100%;margin:1em 0}svg text{font:12px system-ui,sans-serif}"
+    ":root{color-scheme:light dark}"
+    "body{font:14px/1.4 system-ui,sans-serif;margin:min(2em,4vw);color:#222;background:#fff}h1{font-size:1.5em}"
+    "table{border-collapse:collapse}th,td{padding:.2em .8em;border-bottom:1px solid #8884;text-align:left;"
+    "vertical-align:top}.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}.scroll{overflow-x:auto}"
+    ".grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:0 1em}"
+    "svg{display:block;margin:1em 0}svg text{font:12px system-ui,sans-serif;fill:currentColor}"
     "summary{cursor:pointer;font-weight:600;margin-top:1.5em}"
+    "@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}}"
 )
 
 
@@ -121,7 +125,8 @@ def _html_section(section: Section) -> str:
     head = "".join(f"<th{_class(section, h)}>{html.escape(h)}</th>" for h in section.headings)
     rows = "\n".join(_html_row(section, row) for row in section.rows)
     title = f"{section.title} ({len(section.rows)})"
-    return f"<details open><summary>{html.escape(title)}</summary><table><tr>{head}</tr>\n{rows}</table></details>"
+    table = f'<div class="scroll"><table><tr>{head}</tr>\n{rows}</table></div>'
+    return f"<details open><summary>{html.escape(title)}</summary>{table}</details>"
 
 
 def _html_row(section: Section, row: Sequence[str]) -> str:

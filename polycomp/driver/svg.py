@@ -5,6 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+COLOURS = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f")
+"""Of things that are told apart, legible on white and on black."""
+
+_LEAST_WIDTH = 640  # of wide pictures on small screens, where they are moved sideways instead of being made smaller
+
 
 def element(name: str, content: str = "", **attributes: object) -> str:
     """``<name ...>content</name>``. ``content`` is SVG; an underscore in an attribute stands for a hyphen."""
@@ -17,6 +22,14 @@ def title(text: str) -> str:
     return element("title", html.escape(text))
 
 
+def line(x1: float, y1: float, x2: float, y2: float, width: float = 1, faint: bool = False) -> str:
+    """A line in the colour of the page's text."""
+    opacity = 0.15 if faint else 0.9
+    return element(
+        "line", x1=x1, y1=y1, x2=x2, y2=y2, stroke="currentColor", stroke_width=width, stroke_opacity=opacity
+    )
+
+
 def label(x: float, y: float, text: str, anchor: str = "start", **attributes: object) -> str:
     """Text whose ``anchor`` (start, middle or end) is at the point."""
     return element("text", html.escape(text), x=x, y=y, text_anchor=anchor, **attributes)
@@ -25,7 +38,8 @@ def label(x: float, y: float, text: str, anchor: str = "start", **attributes: ob
 def picture(width: int, height: int, name: str, parts: Sequence[str]) -> str:
     """An SVG picture; ``name`` says what it shows to those who cannot see it."""
     box = f"0 0 {width} {height}"
-    return element("svg", "\n".join(parts), viewBox=box, width=width, height=height, role="img", aria_label=name)
+    style = f"width:100%;max-width:{width}px;min-width:{min(width, _LEAST_WIDTH)}px"
+    return element("svg", "\n".join(parts), viewBox=box, style=style, role="img", aria_label=name)
 
 
 def _text(value: object) -> str:

@@ -31,7 +31,7 @@ def make_page(module: Module, feeds: Feeds, options: Options, model: pathlib.Pat
 def roofline_page(name: str, points: Sequence[Point], roofs: Roofs) -> str:
     """The page as HTML, with nothing loaded from elsewhere."""
     sections = (_kernels(points, roofs), _machine(roofs))
-    return html_page(f"Roofline of {name}", sections, [roofline_chart(points, roofs)])
+    return html_page(f"Roofline of {name}", [roofline_chart(points, roofs), *sections])
 
 
 def _kernels(points: Sequence[Point], roofs: Roofs) -> Section:

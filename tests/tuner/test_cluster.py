@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from polycomp.errors import FleetError
 from polycomp.target import host_target
-from polycomp.tuner.fleet import Cluster, FleetError, Node, connected
+from polycomp.tuner.fleet import Cluster, Node, connected
 
 
 def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import planted
 import pytest
 
+from polycomp.errors import FleetError
 from polycomp.target import host_target
 from polycomp.tuner.database import Database
-from polycomp.tuner.fleet import FleetError, connected
+from polycomp.tuner.fleet import connected
 from polycomp.tuner.session import Budget, Layer, Session, library_first
 from polycomp.tuner.timer import Limits
 

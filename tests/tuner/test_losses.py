@@ -9,11 +9,12 @@ import planted
 import pytest
 
 from polycomp.decisions import Decisions
+from polycomp.errors import FleetError
 from polycomp.tuner.bench import Bench, Measured, Reference
 from polycomp.tuner.builder import answer, build_candidate
 from polycomp.tuner.machine import Machine, MachineLostError
 from polycomp.tuner.measurer import Outcome, Trial
-from polycomp.tuner.pool import MachinesLostError, Pool
+from polycomp.tuner.pool import Pool
 from polycomp.tuner.status import Status
 from polycomp.tuner.timer import Limits, Standing, Timer
 from polycomp.tuner.timing import Effort
@@ -86,7 +87,7 @@ def test_when_no_machine_is_left_it_is_told(what: str) -> None:
     kinds, plans = {"compiles": (1, False), "times": (0, True)}, {"a": after(2), "b": never}
     names = {kind: "a" if kind == what else "b" for kind in kinds}
     machines: list[Machine] = [Frail(names[kind], plans[names[kind]], *kinds[kind]) for kind in kinds]
-    with pytest.raises(MachinesLostError, match=f"^no machine is left that {what}; of the last: the node a was lost"):
+    with pytest.raises(FleetError, match=f"^no machine is left that {what}; of the last: the node a was lost"):
         measured(machines, range(1, 6))
 
 
