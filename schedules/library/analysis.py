@@ -30,6 +30,9 @@ _TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "
 _EXPENSIVE = frozenset((*_EXPONENTIAL, *_TRIGONOMETRIC))
 
 
+_LONG_ROW = 32  # elements: two vectors or more
+
+
 @dataclasses.dataclass(frozen=True)
 class Contraction:
     """A sum of products of two loads. ``vector`` is the operand read along the output's last axis, ``other`` the
@@ -52,7 +55,8 @@ class Contraction:
 
 
 def as_contraction(tensor: Tensor) -> Contraction | None:
-    """``tensor`` as a contraction, or None when it is something else."""
+    """``tensor`` as a contraction, or None when it is something else: a sum of another kind, or dot products of rows
+    in memory with one vector, which are reductions (vectors of a contraction would be gathered from many rows)."""
     body = tensor.body
     if not isinstance(body, Reduce) or body.op != "sum" or not tensor.axes:
         return None
@@ -66,11 +70,21 @@ def as_contraction(tensor: Tensor) -> Contraction | None:
     pairs = ((left, right), (right, left))
     for vector, other in pairs:
         if _is_own(last, vector, other):
+            if _are_dot_products(tensor, vector, other):
+                return None
             return Contraction(tensor, vector, other, _dot_axis(tensor, vector, other))
     for vector, other in pairs:  # depthwise: both run along the vectors, one of them serves several rows
         if depends_on(vector, last) and depends_on(other, last) and any(_is_own(a, other, vector) for a in tensor.axes):
             return Contraction(tensor, vector, other)
     return None
+
+
+def _are_dot_products(tensor: Tensor, vector: Load, other: Load) -> bool:
+    """Whether each result is a row of ``vector``, long and in one piece, times what is the same for all of them."""
+    depth = constant(tensor.reduce_axes[-1].extent)
+    long = len(tensor.reduce_axes) == 1 and (depth is None or depth >= _LONG_ROW)
+    along = stride_of(vector, tensor.reduce_axes[-1]) == 1 != stride_of(vector, tensor.axes[-1])
+    return long and along and not any(_is_own(a, other, vector) for a in tensor.axes)
 
 
 def _dot_axis(tensor: Tensor, vector: Load, other: Load) -> Axis | None:

@@ -252,6 +252,8 @@ CASES: dict[str, Callable[[], Definition]] = {
     "matmul-batched": lambda: matmul(5, 6, 7, batch=(2, 3)),
     "matmul-batched-transposed": lambda: matmul(5, 6, 7, transposed=True, batch=(2, 3)),
     "matmul-one-row": lambda: matmul(1, 19, 8),
+    "matmul-one-row-transposed": lambda: matmul(1, 9, 37, transposed=True),
+    "matmul-one-row-transposed-batched": lambda: matmul(1, 5, 40, transposed=True, batch=(3,)),
     "matmul-one-column": lambda: matmul(9, 1, 8),
     "matmul-scalar": lambda: matmul(1, 1, 1),
     "matmul-row-blocks": lambda: matmul(40, 9, 33),
@@ -343,6 +345,13 @@ def test_a_matrix_is_copied_into_panels_for_many_rows() -> None:
     check((inputs, outputs), target=TINY_CACHES)
 
 
+@pytest.mark.parametrize(("rows", "as_sums"), [(1, True), (2, False)])
+def test_rows_of_memory_times_one_vector_are_sums_along_memory(rows: int, as_sums: bool) -> None:
+    inputs, outputs = matmul(rows, 9, 40, transposed=True)
+    trace = str(build_schedule("k", inputs, outputs, {}, SMALL).trace)
+    assert ("rfactor" in trace) == as_sums
+
+
 def test_only_the_operand_that_needs_it_is_copied_of_a_tensor_read_twice() -> None:
     """The product of a matrix with its own transpose."""
     x, k = te.placeholder((40, 7), name="x"), te.reduce_axis(7, "k")
@@ -359,6 +368,7 @@ SYMBOLIC: dict[str, Callable[[], Definition]] = {
     "matmul-rows": lambda: matmul(S, 9, 5),
     "matmul-all": lambda: matmul(S, S, S),
     "matmul-transposed": lambda: matmul(S, S, 5, transposed=True, batch=(2,)),
+    "matmul-one-row-transposed": lambda: matmul(1, S, 35, transposed=True),
     "packed": lambda: packed_matmul(S, 19, 6, 8),
     "layer-norm": lambda: layer_norm(S, 12),
     "attention": lambda: attention(S, S),
