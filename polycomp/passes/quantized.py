@@ -21,13 +21,15 @@ from polycomp.passes.rewrite import Editor, Rule, apply_rules
 from polycomp.te import Dim
 
 _BYTES = (DType.INT8, DType.UINT8)
+_MOVES = frozenset(["Reshape", "Transpose", "Slice", "Expand", "Concat", "MaxPool", "Identity"])
 _LARGEST_PRODUCT = 255 * 255
 _FEWEST_OUTPUTS = 8
 """Output channels of a convolution that is worth a blocked layout on any machine."""
 
 
 def integer_products(graph: Graph, options: Options) -> Graph:
-    """MatMul, Gemm and Conv of dequantised operands as MatMulInteger and ConvInteger, rescaled."""
+    """MatMul, Gemm and Conv of dequantised operands as MatMulInteger and ConvInteger, rescaled; what only moves numbers
+    between quantisations moves bytes."""
     return apply_rules(graph, RULES)
 
 
@@ -134,6 +136,49 @@ def convolution_of_integers(editor: Editor, node: Node) -> bool:
     return True
 
 
+def move_bytes(editor: Editor, node: Node) -> bool:
+    """Numbers that were dequantised, moved and quantised again in the same way are the bytes, moved; nothing at all may
+    have moved them."""
+    move = editor.producer(node.inputs[0])
+    if move is None or not _is_one_grid(editor, node.inputs[1:]):
+        return False
+    x = _bytes_on(editor, node.inputs[0], node)
+    if x is not None:
+        editor.replace(node, x)
+        return True
+    sources = [_bytes_on(editor, v, node) for v in (move.inputs if move.op == "Concat" else move.inputs[:1])]
+    found = tuple(s for s in sources if s is not None)
+    if len(found) != len(sources) or len(move.outputs) != 1 or not _is_move(editor, move):
+        return False
+    fill = node.inputs[2:3] if move.op == "Pad" else ()
+    editor.replace(node, editor.emit(move.op, (*found, *fill), move.attributes, move))
+    return True
+
+
+def _is_one_grid(editor: Editor, numbers: Sequence[str]) -> bool:
+    """Whether a scale and a zero point are constants of one element each."""
+    return len(numbers) == 2 and all(editor.scalar(n) is not None for n in numbers)
+
+
+def _bytes_on(editor: Editor, value: str, node: Node) -> str | None:
+    """What ``value`` was dequantised of, when the quantisation ``node`` undoes that."""
+    maker = editor.producer(value, "DequantizeLinear")
+    if maker is None or not _is_one_grid(editor, maker.inputs[1:]):
+        return None
+    same = all(editor.scalar(a) == editor.scalar(b) for a, b in zip(maker.inputs[1:], node.inputs[1:], strict=True))
+    kinds = [editor.type(v) for v in (maker.inputs[0], node.outputs[0], maker.inputs[1], node.inputs[1])]
+    equal = kinds[0].dtype is kinds[1].dtype in _BYTES and kinds[2].dtype is kinds[3].dtype is DType.FLOAT32
+    return maker.inputs[0] if same and equal and editor.shape(value) == kinds[0].shape else None
+
+
+def _is_move(editor: Editor, node: Node) -> bool:
+    """Whether a node gives elements of its input in another order, the largest of some, or zeros around them."""
+    if node.op == "Pad":
+        zeros = len(node.inputs) < 2 or not node.inputs[1] or editor.scalar(node.inputs[1]) == 0.0
+        return zeros or node.attributes["mode"] != "constant"
+    return node.op in _MOVES
+
+
 def _per_channel(editor: Editor, value: str, at: Node) -> str:
     """A value per output channel, in a shape that broadcasts along dimension 1."""
     size: Dim = math.prod(editor.shape(value))
@@ -141,5 +186,10 @@ def _per_channel(editor: Editor, value: str, at: Node) -> str:
 
 
 RULES: Mapping[str, Sequence[Rule]] = MappingProxyType(
-    {"MatMul": (matmul_of_integers,), "Gemm": (gemm_of_integers,), "Conv": (convolution_of_integers,)}
+    {
+        "MatMul": (matmul_of_integers,),
+        "Gemm": (gemm_of_integers,),
+        "Conv": (convolution_of_integers,),
+        "QuantizeLinear": (move_bytes,),
+    }
 )

@@ -216,14 +216,17 @@ def reshape_before_slice(editor: Editor, node: Node) -> bool:
 
 
 def pad_into_window(editor: Editor, node: Node) -> bool:
-    """Zeros padded around the spatial dimensions before a convolution are the convolution's own pads."""
+    """Zeros padded around the spatial dimensions before a convolution are the convolution's own pads; before one of
+    integers, what it is filled with."""
     inner = editor.producer(node.inputs[0], "Pad")
     if inner is None or inner.attributes["mode"] != "constant":
+        return False
+    if node.op == "ConvInteger" and len(node.inputs) > 2:  # around its data is the zero point, whatever that is
         return False
     fill = editor.scalar(inner.inputs[1]) if len(inner.inputs) > 1 and inner.inputs[1] else 0.0
     pads, rank = inner.attributes["pads"], len(editor.shape(inner.inputs[0]))
     outer = (*pads[:2], *pads[rank : rank + 2])
-    if fill != 0.0 or any(isinstance(p, Expr) for p in pads) or any(outer):
+    if fill != float(node.attributes.get("fill", 0)) or any(isinstance(p, Expr) for p in pads) or any(outer):
         return False
     added = (*pads[2:rank], *pads[rank + 2 :])
     own = node.attributes["pads"]
@@ -345,7 +348,7 @@ RULES: Mapping[str, Sequence[Rule]] = MappingProxyType(
         "Split": (split_to_slices,),
         "Where": (choose_known,),
         "Concat": (merge_adjacent_slices, continue_concatenation),
-        "Conv": (pad_into_window,),
+        **dict.fromkeys(("Conv", "ConvInteger"), (pad_into_window,)),
         "ReduceMean": (mean_to_pool,),
         "MatMul": _BY_ROWS,
         "": (broadcast_directly, sink_reshape),

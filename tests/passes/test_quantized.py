@@ -11,6 +11,7 @@ from polycomp.graph import Graph
 from polycomp.options import Options
 from polycomp.passes import run_passes
 from polycomp.passes.quantized import integer_products
+from polycomp.passes.simplify import simplify
 from polycomp.passes.zero_points import take_out_zero_points
 
 
@@ -73,6 +74,42 @@ def test_what_is_not_exact_stays() -> None:
     by_row = m.op("MatMul", rows, weights(m, 7, 5))
     changed = integer_products(m.graph(along, long, computed, by_row), Options())
     assert ops(changed)["MatMul"] == 4
+
+
+def moved(m: Make, op: str) -> str:
+    x = quantized(m, m.input(1, 3, 6, 8), 0.25, 100)
+    window = {"kernel_shape": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
+    attributes: dict[str, dict[str, object]] = {
+        "Transpose": {"perm": (0, 2, 1, 3)},
+        "Reshape": {"shape": (3, 48)},
+        "Pad": {"mode": "constant", "pads": (0, 0, 1, 2, 0, 0, 0, 1)},
+        "MaxPool": {**window, "ceil_mode": False},
+        "Concat": {"axis": 1},
+    }
+    inputs = (x, quantized(m, m.input(1, 3, 6, 8), 0.25, 100)) if op == "Concat" else (x,)
+    return str(m.op(op, *inputs, **attributes[op]))
+
+
+@pytest.mark.parametrize("op", ["Transpose", "Reshape", "Pad", "MaxPool", "Concat"])
+def test_what_only_moves_numbers_moves_bytes(op: str) -> None:
+    m = Make()
+    found = ops(check(m.graph(quantized(m, moved(m, op), 0.25, 100)), integer_products))
+    assert found["DequantizeLinear"] == 1 and found["QuantizeLinear"] == len(m.inputs)
+
+
+def test_padding_of_bytes_becomes_that_of_the_convolution() -> None:
+    m = Make()
+    x = quantized(m, moved(m, "Pad"), 0.25, 100)
+    graph = m.graph(m.conv(x, weights(m, 8, 3, 3, 3), pad=0))
+    changed = check(check(check(graph, integer_products), take_out_zero_points), simplify)
+    assert "Pad" not in ops(changed) and ops(changed)["ConvInteger"] == 1
+
+
+@pytest.mark.parametrize(("scale", "zero", "dtype"), [(0.5, 100, "uint8"), (0.25, 99, "uint8"), (0.25, 100, "int8")])
+def test_another_grid_is_quantized_again(scale: float, zero: int, dtype: str) -> None:
+    m = Make()
+    found = ops(check(m.graph(quantized(m, moved(m, "Transpose"), scale, zero, dtype)), integer_products))
+    assert found["DequantizeLinear"] == 2
 
 
 def test_a_quantized_network() -> None:
