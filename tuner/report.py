@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from polycomp.driver import svg
 from polycomp.driver.axes import Axis, grid
 from polycomp.driver.report import Section, html_page
+from polycomp.driver.words import kernel_text, seconds_text
 from polycomp.tuner.history import Effect, History, counts, histories, per_inference, rate, seconds
 from polycomp.tuner.record import Record
 
@@ -23,7 +24,6 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 34, 42
 _LAYERS = ("kernel", "calls", "share", "library's own", "best", "gain", "trials", "failed", "rank correlation")
 _DECISIONS = ("kernel", "decision", "share of variance", "values: median time beside the best (measurements)")
 _DOT, _LINE = svg.COLOURS[0], svg.COLOURS[1]
-_SHORT = 6  # digits of a kernel's digest
 
 
 def report_page(name: str, records: Iterable[Record]) -> str:
@@ -53,7 +53,9 @@ def _summary(target: str, layers: Sequence[History]) -> Section:
     rows += [(f"… {status}", f"{count} ({count / found.total():.1%})") for status, count in found.most_common()]
     rows.append(("trials per second", "not told" if speed is None else f"{speed:.2g}"))
     if after:
-        rows.append(("kernels per inference", f"{_time(before)} → {_time(after)}: {before / after:.3f}x faster"))
+        rows.append(
+            ("kernels per inference", f"{seconds_text(before)} → {seconds_text(after)}: {before / after:.3f}x faster")
+        )
     return Section("Summary", ("", "log"), tuple(rows))
 
 
@@ -64,10 +66,14 @@ def _layers(layers: Sequence[History]) -> Section:
 
 
 def _layer_row(layer: History, total: float) -> tuple[str, ...]:
-    times = (_if_known(layer.own, _time), _if_known(layer.best, _time), _if_known(layer.gain, "{:.2f}x".format))
+    times = (
+        _if_known(layer.own, seconds_text),
+        _if_known(layer.best, seconds_text),
+        _if_known(layer.gain, "{:.2f}x".format),
+    )
     tried = (str(len(layer.records)), str(len(layer.records) - len(layer.measured)))
     agreement = _if_known(layer.agreement(), "{:.2f}".format)
-    return (_short(layer.symbol), str(layer.calls), f"{layer.weight / total:.1%}", *times, *tried, agreement)
+    return (kernel_text(layer.symbol), str(layer.calls), f"{layer.weight / total:.1%}", *times, *tried, agreement)
 
 
 def _decisions(layers: Sequence[History]) -> Section:
@@ -80,7 +86,7 @@ def _effect_row(layer: History, effect: Effect) -> tuple[str, ...]:
     shown = [f"{_value(value)}: {ratio:.2f}x ({count})" for value, count, ratio in effect.values[:_VALUES]]
     more = len(effect.values) - len(shown)
     values = "; ".join([*shown, *([f"{more} more, slower"] if more else [])])
-    return (_short(layer.symbol), effect.name, f"{effect.share:.0%}", values)
+    return (kernel_text(layer.symbol), effect.name, f"{effect.share:.0%}", values)
 
 
 def _value(value: object) -> str:
@@ -89,16 +95,6 @@ def _value(value: object) -> str:
 
 def _if_known(figure: float | None, text: Callable[[float], str]) -> str:
     return "" if figure is None else text(figure)
-
-
-def _time(value: float) -> str:
-    unit, scale = ("ms", 1e3) if value >= 1e-3 else ("µs", 1e6)
-    return f"{value * scale:.3g} {unit}"
-
-
-def _short(symbol: str) -> str:
-    stem, _, digest = symbol.rpartition("_")
-    return f"{stem}_{digest[:_SHORT]}" if stem else symbol
 
 
 # ---------------------------------------------------------------------- pictures
@@ -120,7 +116,7 @@ def _curve(layer: History) -> str:
     parts += [_dot(x.at(i), y.at(min(t, y.high)), 1.8, "") for i, t in dots]
     steps = [(number, time / unit) for number, time in layer.curve()]
     parts.append(_staircase([*steps, (len(layer.records), steps[-1][1])], x, y))
-    words = f"{_short(layer.symbol)}: {_time(layer.best or 0)}" + _if_known(layer.gain, ", {:.2f}x".format)
+    words = f"{kernel_text(layer.symbol)}: {seconds_text(layer.best or 0)}" + _if_known(layer.gain, ", {:.2f}x".format)
     parts.append(svg.label(_LEFT - 40, 12, words, font_weight=600))
     return svg.picture(_WIDTH, _HEIGHT, f"Trials of {layer.symbol}", parts)
 
@@ -144,7 +140,9 @@ def _guesses(layers: Sequence[History]) -> list[str]:
     y = Axis(low, high, _HIGH - _BOTTOM, _TOP, logarithmic=True)
     parts = grid(x, y, "predicted time / library's own", "measured / library's own")
     parts.append(svg.line(x.begin, y.begin, x.end, y.end))
-    parts += [_dot(x.at(p), y.at(t), 2.5, f"{_short(symbol)}: predicted {p:.2f}, is {t:.2f}") for p, t, symbol in pairs]
+    parts += [
+        _dot(x.at(p), y.at(t), 2.5, f"{kernel_text(symbol)}: predicted {p:.2f}, is {t:.2f}") for p, t, symbol in pairs
+    ]
     error = math.exp(sum(abs(math.log(p / t)) for p, t, _ in pairs) / len(pairs)) - 1
     words = f"What the model said before measuring: {len(pairs)} schedules, off by {error:.0%} on average"
     parts.append(svg.label(4, 12, words, font_weight=600))

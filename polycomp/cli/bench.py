@@ -12,13 +12,14 @@ from typing import Any
 import click
 import numpy as np
 
-from polycomp.cli.common import compile_options, count_text, make_options, seconds_text
+from polycomp.cli.common import compile_options, make_options
 from polycomp.cli.inputs import random_inputs
 from polycomp.cli.progress import Display
 from polycomp.cli.run import open_module
 from polycomp.driver.bench import Timing, measure
 from polycomp.driver.compile import compile_model
 from polycomp.driver.files import check_writable, write_file
+from polycomp.driver.words import count_text, seconds_text
 from polycomp.errors import PolycompError
 from polycomp.options import Options
 from polycomp.runtime import Module

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from polycomp.cli.common import bytes_text
 from polycomp.driver.cache import cache_folder, caches_in
+from polycomp.driver.words import bytes_text
 from polycomp.errors import CacheError
 
 

@@ -10,11 +10,12 @@ import click
 import numpy as np
 from rich.table import Table
 
-from polycomp.cli.common import compile_options, count_text, make_options, shape_text, stdout
+from polycomp.cli.common import compile_options, make_options, stdout
 from polycomp.cli.inputs import random_inputs
 from polycomp.cli.progress import Display
 from polycomp.driver.check import Comparison, check_layers, check_outputs, first_wrong
 from polycomp.driver.compile import compile_model
+from polycomp.driver.words import count_text, shape_text
 from polycomp.errors import ExecutionError, InputError, ModelError, PolycompError
 from polycomp.importers.onnx.reference import ReferenceModel, read_reference
 from polycomp.options import Options

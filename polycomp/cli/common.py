@@ -1,11 +1,11 @@
-"""What several commands share: their options, and how they write numbers."""
+"""What several commands share: their options, and where they write."""
 
 from __future__ import annotations
 
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
@@ -16,8 +16,6 @@ from polycomp.driver.report import Section
 from polycomp.options import Options
 from polycomp.target import parse_target
 from polycomp.tuner.log import with_log
-
-_DIGITS = 6  # of a kernel's digest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -104,34 +102,3 @@ def section_table(section: Section) -> Table:
     for row in section.rows:
         table.add_row(*row)
     return table
-
-
-def bytes_text(size: float) -> str:
-    """A size for people: ``4.7 MB``."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
-
-
-def seconds_text(seconds: float) -> str:
-    """A time for people, to three digits: ``1.23 ms``."""
-    unit, scale = ("s", 1.0) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
-    return f"{seconds * scale:.3g} {unit}"
-
-
-def kernel_text(symbol: str) -> str:
-    """A kernel's name with the beginning of its digest, which is enough to tell it from others."""
-    stem, _, digest = symbol.rpartition("_")
-    return f"{stem}_{digest[:_DIGITS]}" if stem else symbol
-
-
-def shape_text(shape: Sequence[object]) -> str:
-    """``1x3x224x224``, or ``scalar``."""
-    return "x".join(map(str, shape)) or "scalar"
-
-
-def count_text(count: int, noun: str) -> str:
-    """``1 kernel``, ``2 kernels``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

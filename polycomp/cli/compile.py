@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from polycomp.cli.common import bytes_text, compile_options, count_text, make_options, seconds_text
+from polycomp.cli.common import compile_options, make_options
 from polycomp.cli.progress import Display
 from polycomp.driver.compile import compile_model
 from polycomp.driver.files import check_writable
+from polycomp.driver.words import bytes_text, count_text, seconds_text
 from polycomp.runtime import Manifest
 
 

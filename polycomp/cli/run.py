@@ -12,9 +12,10 @@ import click
 import numpy as np
 from rich.table import Table
 
-from polycomp.cli.common import count_text, kernel_text, parse_files, seconds_text, shape_option, shape_text, stdout
+from polycomp.cli.common import parse_files, shape_option, stdout
 from polycomp.cli.inputs import random_inputs, read_array
 from polycomp.driver.files import write_file
+from polycomp.driver.words import count_text, kernel_text, seconds_text, shape_text
 from polycomp.errors import ModuleFileError
 from polycomp.runtime import Module, StepProfile, load
 

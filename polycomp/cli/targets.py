@@ -6,7 +6,7 @@ import importlib.util
 
 import click
 
-from polycomp.cli.common import bytes_text
+from polycomp.driver.words import bytes_text
 from polycomp.errors import TargetError
 from polycomp.target import Target, host_target, parse_target
 

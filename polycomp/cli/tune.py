@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from polycomp.cli import tune_report
-from polycomp.cli.common import count_text, parse_labels, shape_option, stdout
+from polycomp.cli.common import parse_labels, shape_option, stdout
 from polycomp.cli.progress import Display
 from polycomp.cli.tuning import TuningView, layer_table, summary
 from polycomp.driver.pipeline import import_graph, lower_model
+from polycomp.driver.words import count_text
 from polycomp.errors import TuningLogError
 from polycomp.options import Options
 from polycomp.target import host_target

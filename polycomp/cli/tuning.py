@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from polycomp.cli.common import count_text, kernel_text, seconds_text
+from polycomp.driver.words import count_text, kernel_text, seconds_text
 from polycomp.tuner.measurer import Outcome
 from polycomp.tuner.session import Budget, Layer, Watcher
 from polycomp.tuner.status import Status
