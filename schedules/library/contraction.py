@@ -403,7 +403,7 @@ class _Tiling(Deciding):
     def _are_rows_far(self) -> bool:
         """Whether each step of the reduction's first loop reads rows in another place of an operand that the
         first-level cache does not hold: the hardware foresees no jumps."""
-        if self.rows_per_block:
+        if self.rows_per_block and self.operand is not None:
             return False
         first, *rest = self.contraction.step_axes
         return first in self.contraction.other.indices and bool(rest) and self._row_bytes() > self.target.l1_bytes
@@ -447,7 +447,7 @@ class _Tiling(Deciding):
         inside = packed is not None and (outer.batch or (outer.columns and not outer.row_blocks))
         if inside:
             shared = outer.batch or outer.columns
-        if self.rows_per_block:
+        if self.rows_per_block and self.operand is not None:
             shared = [*outer.batch, *outer.row_blocks]
         where = shared[-1] if shared else None
         if shared and is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)]):
@@ -468,7 +468,7 @@ class _Tiling(Deciding):
 
     def _decide_rows_per_block(self) -> int:
         rows = self._extent(self.roles.outer_row)
-        possible = [r for r in (1, 2, 4, 8, 16, 32) if r < rows] if self.operand is not None else []
+        possible = [r for r in (1, 2, 4, 8, 16, 32) if r < rows]
         return self._decide("rows_per_block", rows_per_block(self.contraction, self.roles, self.target), [0, *possible])
 
     def _place_operand(self, outer: _Outer, where: LoopRef | None) -> None:

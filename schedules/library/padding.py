@@ -1,4 +1,5 @@
-"""Operands that a kernel computes first, such as an image with zeros around it: whole, or for blocks of rows.
+"""Blocks of rows, so that what they read stays in cache; and operands that a kernel computes first, such as an image
+with zeros around it: whole, or for blocks of rows.
 
 A block that stays in cache is written and read there, at the price of computing the rows that two blocks share twice.
 """
@@ -26,14 +27,16 @@ def computed_operand(contraction: Contraction) -> Load | None:
 
 
 def rows_per_block(contraction: Contraction, roles: Roles, target: Target) -> int:
-    """Outer rows of the output for which the computed operand is made at a time; 0 where the whole is made at once.
+    """Outer rows of the output in a block: what they read stays in cache meanwhile; 0 where there are no blocks.
 
-    A dense contraction reads it for every column, so that it should stay in the second-level cache; without columns
-    (a depthwise convolution) the first level is enough.
+    A computed operand is made for a block at a time. A dense contraction reads it for every column, so that it should
+    stay in the second-level cache; without columns (a depthwise convolution) the first level is enough.
     """
     load = computed_operand(contraction)
-    if load is None or roles.outer_row is None:
+    if roles.outer_row is None:
         return 0
+    if load is None:
+        return _rows_read_in_place(contraction, roles, target)
     if not depends_on(load, contraction.tensor.axes[roles.outer_row]):  # weights that are put in order first
         return 0
     block = _Block(contraction, roles, load)
@@ -49,6 +52,17 @@ def rows_per_block(contraction: Contraction, roles: Roles, target: Target) -> in
     if dense:  # the threads share out blocks
         blocks = -(-blocks // target.cores) * target.cores
     return -(-extent // blocks)
+
+
+def _rows_read_in_place(contraction: Contraction, roles: Roles, target: Target) -> int:
+    """Outer rows, in blocks of equal size, that read a quarter of the second-level cache; 0 where all of them do."""
+    assert roles.outer_row is not None
+    block = _Block(contraction, roles, contraction.other)
+    extent = constant(block.row.extent)
+    if extent is None or block.bytes(extent) is None or not (roles.block is not None or roles.columns):
+        return 0
+    rows = block.most_rows(target.l2_bytes // 4)
+    return -(-extent // -(-extent // rows)) if 0 < rows < extent else 0
 
 
 class _Block:
