@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from polycomp.expr import Cast, Expr, Load, Select, const, free_vars, loads, substitute, transform, walk
+from polycomp.expr import Cast, Expr, Load, Select, const, free_vars, linear_in, loads, substitute, transform, walk
 from polycomp.schedules.library.analysis import (
     as_contraction,
+    constant,
     depends_on,
     is_expensive,
     is_reduction,
     points_read,
     readers,
+    reads_tensor,
 )
 from polycomp.te import Axis, Tensor, topological_order
 
@@ -73,7 +75,8 @@ def _should_inline(tensor: Tensor, old: Tensor, users: Sequence[Tensor]) -> bool
         return False
     assert tensor.body is not None
     if any(as_contraction(user) is not None for user in users):
-        return _is_plain_read(tensor.body) or (_is_zero_padding(tensor.body) and all(map(_reads_once, users)))
+        in_place = all(_reads_once(user) or _strides_over(user, old) for user in users)
+        return _is_plain_read(tensor.body) or (_is_zero_padding(tensor.body) and in_place)
     if len(users) > 1 and sum(1 for _ in walk(tensor.body)) > _SMALL_BODY:
         return False
     return not is_expensive(tensor) or not (len(users) > 1 or _is_repeated(old, users[0]))
@@ -96,6 +99,18 @@ def _reads_once(user: Tensor) -> bool:
     operand would cost as much as the contraction itself, and tests of conditions are gone where loops are cut."""
     found = as_contraction(user)
     return found is not None and depends_on(found.other, user.axes[-1]) and depends_on(found.vector, user.axes[-1])
+
+
+def _strides_over(user: Tensor, padded: Tensor) -> bool:
+    """Whether a contraction of known sizes takes every other element of a ``padded`` image, blocked by channels, or
+    fewer: it does little with each of them, so that a copy with zeros around would take a part of the time that shows.
+    """
+    reads = reads_tensor(user, padded)
+    known = all(constant(n) is not None for n in (*user.shape, *padded.shape))
+    if as_contraction(user) is None or not known or len(reads) != 1 or reads[0].indices[-1] not in user.reduce_axes:
+        return False
+    steps = [linear_in(index, axis) for index in reads[0].indices for axis in user.axes if depends_on(index, axis)]
+    return any(step is not None and step[0] > 1 for step in steps)
 
 
 def _is_repeated(tensor: Tensor, user: Tensor) -> bool:

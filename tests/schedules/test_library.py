@@ -421,13 +421,24 @@ def _schedule(definition: Definition, target: Target) -> Schedule:
     return build_schedule("k", *definition, {}, target)
 
 
-@pytest.mark.parametrize(("size", "stride", "blocks"), [(21, 1, 4), (20, 2, 2), (9, 1, 0)])
-def test_an_image_larger_than_the_cache_is_padded_for_blocks_of_rows(size: int, stride: int, blocks: int) -> None:
+@pytest.mark.parametrize(("size", "blocks"), [(21, 4), (9, 0)])
+def test_an_image_larger_than_the_cache_is_padded_for_blocks_of_rows(size: int, blocks: int) -> None:
     target = dataclasses.replace(SMALL, l2_bytes=8192, cores=2)
-    definition = blocked_conv(4, 8, size, 3, stride, 1)
+    definition = blocked_conv(4, 8, size, 3, 1, 1)
     schedule = _schedule(definition, target)
     shared = [x for x in schedule["y.padded"].loops if x in schedule["o"].loops]
     assert [schedule.extent(x) for x in shared] == [blocks] * bool(blocks)
+    check(definition, target=target)
+
+
+@pytest.mark.parametrize(("kernel", "pad"), [(3, 1), (1, 0)])
+def test_a_strided_convolution_reads_its_image_in_place_in_blocks_of_rows(kernel: int, pad: int) -> None:
+    target = dataclasses.replace(SMALL, l2_bytes=8192)
+    definition = blocked_conv(4, 8, 20, kernel, 2, pad)
+    schedule = _schedule(definition, target)
+    assert "y.padded" not in {s.tensor.name for s in schedule.kernel.statements.values()}
+    (rows,) = (d.value for d in schedule.decided if d.name.endswith(".rows_per_block"))
+    assert isinstance(rows, int) and 0 < rows < 10
     check(definition, target=target)
 
 
