@@ -38,7 +38,8 @@ _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is cho
 _L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in a stream of vector loads
 _PREFETCH_STEPS = 32  # at most so many steps of the reduction lie between asking for a vector and using it
 _PREFETCH_BYTES = 4096  # and at most so many bytes of the vector operand
-_MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
+LINES_PER_RUN = 4  # of a panel that a tile asks for at once before a run of the reduction's last loop
+MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 48  # fewer rows take less time than the copy: measured for 34 to 256 rows of 34 to 512 steps
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
 STEPS_UNROLLED = 2  # the loop's own instructions take cycles of the units that multiply
@@ -375,23 +376,31 @@ class _Tiling(Deciding):
             schedule.unroll(loop)
         schedule.vectorize(spatial[-1])
         rest = [x for x in spatial[:-1] if x not in tiled]
-        asking = self._decide_steps_per_request(outer) if reduced else 0
-        steps = asking or self._decide_steps_unrolled(reduced)
-        unrolled: list[LoopRef] = []
-        if steps > 1:
-            *before, last = reduced
-            step, inner = schedule.split(last, steps)
-            schedule.unroll(inner)
-            reduced, unrolled = (*before, step), [inner]
-        schedule.reorder(*rest, *reduced, *unrolled, *tiled, spatial[-1], *dots)
+        steps = self._split_steps(outer, reduced)
+        reduced = steps.outer
+        schedule.reorder(*rest, *reduced, *steps.unrolled, *tiled, spatial[-1], *dots)
         for loop in dots:
             schedule.dot(loop)
         distance = self._decide("prefetch", self._prefetch_distance(), [0, 2, 4, 8, 16, 32]) if reduced else 0
         if distance:
-            schedule.prefetch(self._vector_source(packed), reduced[-1], max(1, distance // max(1, steps)))
+            schedule.prefetch(self._vector_source(packed), reduced[-1], max(1, distance // steps.count))
         if reduced and self._decide("prefetch_rows", self._are_rows_far(), [False, True]):
             schedule.prefetch(self.contraction.other.source, reduced[0], 1)
-        return reduced[-1] if asking else None
+        return steps.asking
+
+    def _split_steps(self, outer: _Outer, reduced: Sequence[LoopRef]) -> _Steps:
+        """Split the reduction's last loop into the steps that are unrolled."""
+        count = self._decide_steps_per_request(outer) if reduced else 0
+        asking = reduced[-1] if count else None
+        if asking is not None and len(reduced) > 1 and count == self.schedule.extent(asking):
+            asking, count = reduced[-2], 0
+        count = count or self._decide_steps_unrolled(reduced)
+        if count == 1:
+            return _Steps(tuple(reduced), [], 1, asking)
+        *before, last = reduced
+        step, inner = self.schedule.split(last, count)
+        self.schedule.unroll(inner)
+        return _Steps((*before, step), [inner], count, step if asking is last else asking)
 
     def _prefetch_distance(self) -> int:
         """Steps of the reduction between asking for a vector and using it; 0 when it is not asked for."""
@@ -409,17 +418,21 @@ class _Tiling(Deciding):
         return first in self.contraction.other.indices and bool(rest) and self._row_bytes() > self.target.l1_bytes
 
     def _decide_steps_per_request(self, outer: _Outer) -> int:
-        """Steps of the reduction (unrolled) in which a tile asks once for its share of the next column's panel; 0 when
-        it never asks, as where many rows wait for the panel anyway."""
-        panel = panel_of(self.contraction)
-        if panel is None or len(self.contraction.step_axes) != 1 or outer.rows_outside or not outer.columns:
+        """Steps of the reduction in which a tile asks once for its share of the next column's panel; 0 when it never
+        asks, as where many rows wait for the panel anyway.
+
+        They are all of the reduction's last loop, where it has several and no request becomes a burst, or unrolled.
+        """
+        lines = self._lines_per_step()
+        if lines is None or outer.rows_outside or outer.row_blocks or not outer.columns:
             return 0
         roles, tile = self.roles, self.tile
         tiles = -(-self._extent(roles.row) // tile.rows) * -(-self._extent(roles.outer_row) // tile.outer_rows)
-        lines = panel * self.contraction.step_bytes(self.contraction.vector) / CACHE_LINE_BYTES
-        possible = [n for n in (4, 2, 1) if self._depth() % n == 0]
-        fitting = [n for n in possible if n * lines <= tiles] or [1]
-        return self._decide("steps_per_request", fitting[0] if 1 < tiles <= _MOST_TILES_ASKING else 0, [0, *possible])
+        *several, last = (constant(a.extent) or 1 for a in self.contraction.step_axes)
+        possible = list(dict.fromkeys([last] * bool(several) + [n for n in (4, 2, 1) if last % n == 0]))
+        fitting = [n for n in possible if n * lines <= tiles * (LINES_PER_RUN if several and n == last else 1)] or [1]
+        most = MOST_TILES_ASKING * (2 if several else 1)  # requests before runs of a loop cost less
+        return self._decide("steps_per_request", fitting[0] if 1 < tiles <= most else 0, [0, *possible])
 
     def _decide_steps_unrolled(self, reduced: Sequence[LoopRef]) -> int:
         """Steps of the reduction's innermost loop that are unrolled, where that is within other loops of it."""
@@ -428,6 +441,16 @@ class _Tiling(Deciding):
         if STEPS_UNROLLED not in possible:
             return 1
         return self._decide("steps_unrolled", STEPS_UNROLLED, possible)
+
+    def _lines_per_step(self) -> float | None:
+        """Cache lines that a step of the reduction takes of a column's panel; None where that is not one piece of
+        memory."""
+        load, block = self.contraction.vector, self.roles.block
+        blocked = block is not None and load.indices[0] == self.contraction.tensor.axes[block]
+        if panel_of(self.contraction) is None and not blocked:
+            return None
+        width = self.tile.blocks * self.tile.width
+        return width * self.contraction.step_bytes(load) / CACHE_LINE_BYTES
 
     def _prefetch_panels(self, step: LoopRef, outer: _Outer, tiles: Mapping[LoopRef, Dim], where: LoopRef) -> None:
         """Let all tiles of a column ask for a share of the next column's panel: memory then has the time of a whole
@@ -490,6 +513,17 @@ class _Tiling(Deciding):
         self.schedule.vectorize(loops[-1])
         if len(loops) > 1:
             self.schedule.prefetch(self._vector_source(None), loops[-2], _PREFETCH_STEPS)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """The reduction's loops outside of the ``count`` steps that are unrolled, the loop over these, and that of
+    ``outer`` in which a tile asks for the next column's panel, if it does."""
+
+    outer: tuple[LoopRef, ...]
+    unrolled: list[LoopRef]
+    count: int
+    asking: LoopRef | None
 
 
 @dataclasses.dataclass(frozen=True)

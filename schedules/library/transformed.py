@@ -26,6 +26,8 @@ from polycomp.expr import Binary, Const, walk
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import as_contraction, constant, points_read
 from polycomp.schedules.library.contraction import (
+    LINES_PER_RUN,
+    MOST_TILES_ASKING,
     STEPS_UNROLLED,
     Arrival,
     choose_tile,
@@ -36,6 +38,7 @@ from polycomp.schedules.library.contraction import (
 )
 from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.elementwise import parallelize
+from polycomp.schedules.rewrite import loop_names
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
@@ -124,13 +127,17 @@ class _Blocks(Deciding):
         """Blocks outermost; every stage of a block within it."""
         sums = self.schedule.cache_write(self.products)
         outer, block, shared = self._place_final()
-        shared_products = self._place_products(sums, block)
+        shared_products, asking = self._place_products(sums, block)
         shared_data = self._place_data(block)
+        *_, columns = shared_products
+        around: LoopRef | None = columns
         if self._decide("share_out", *self._shares()) == _BLOCKS:
             self.schedule.parallel(self.schedule.fuse(outer, block))
-            return
-        for loops in (shared, shared_products, shared_data):
-            parallelize(self.schedule, loops)
+        else:
+            fused, *_ = [parallelize(self.schedule, loops) for loops in (shared_products, shared, shared_data)]
+            around = columns if columns.name in loop_names(self.schedule.tree) else fused
+        if asking is not None and around is not None:
+            self.schedule.prefetch(self.weights, asking, 1, around=around)
 
     # ------------------------------------------------------------------ choices
 
@@ -189,8 +196,9 @@ class _Blocks(Deciding):
             self.schedule.unroll(loop)
         self.schedule.vectorize(loops[-1])
 
-    def _place_products(self, sums: Tensor, block: LoopRef) -> list[LoopRef]:
-        """The products in register tiles; returns the outer loops."""
+    def _place_products(self, sums: Tensor, block: LoopRef) -> tuple[list[LoopRef], LoopRef | None]:
+        """The products in register tiles; returns the outer loops, and the reduction's loop in which a tile asks for
+        its share of the next column's weights, if it does."""
         schedule = self.schedule
         tiles = self.rows * self.kernel.wide
         space, registers = (1, tiles, self.vectors), self.target.vector_registers
@@ -213,7 +221,11 @@ class _Blocks(Deciding):
             schedule.prefetch(self.weights, c, max(1, distance // steps))
         if channels and self._decide("prefetch_rows", True, [False, True]):
             schedule.prefetch(self.kernel.data, channels[0], 1)
-        return [n, i, j, columns]
+        many = math.ceil(tiles / rows)
+        asks = self._decide("ask_for_next", 1 < many <= MOST_TILES_ASKING, [False, True])
+        burst = vectors * (constant(self.products.reduce_axes[-1].extent) or 1) > LINES_PER_RUN * many
+        asking = c if burst or not channels else channels[0]
+        return [n, i, j, columns], asking if asks else None
 
     def _place_data(self, block: LoopRef) -> list[LoopRef]:
         """The transformed data, tile by tile; returns the outer loops."""

@@ -339,6 +339,21 @@ def test_a_depthwise_tile_keeps_its_rows_in_registers() -> None:
     assert isinstance(tile, tuple) and tile[0] * tile[1] * tile[2] <= SMALL.vector_registers // 2
 
 
+WIDE = dataclasses.replace(SMALL, vector_bytes=64, vector_registers=32, l1_bytes=1 << 15, l2_bytes=1 << 20)
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(6, 0), (49, 2), (196, 16), (784, 0)])
+def test_tiles_share_in_asking_for_the_weights_of_the_next_column(rows: int, steps: int) -> None:
+    """A pointwise convolution: few tiles ask often, more once per block of channels, one or many tiles never."""
+    x, w = te.placeholder((4, rows, 16), name="x"), te.placeholder((12, 4, 16, 16), name="w")
+    co, ci = te.reduce_axis(4, "co"), te.reduce_axis(16, "ci")
+    y = te.compute((12, rows, 16), lambda o, p, i: te.sum(x[co, p, ci] * w[o, co, ci, i], (co, ci)), "y")
+    schedule = build_schedule("k", [x, w], [y], {}, WIDE)
+    assert {d.name: d.value for d in schedule.decided}["y.steps_per_request"] == steps
+    assert ("around" in str(schedule.trace)) == bool(steps)
+    assert verify_kernel(schedule.kernel).violation is None
+
+
 def test_a_matrix_is_copied_into_panels_for_many_rows() -> None:
     inputs, outputs = matmul(50, 43, 21)
     assert "cache_read" in str(build_schedule("k", inputs, outputs, {}, TINY_CACHES).trace)

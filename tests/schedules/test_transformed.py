@@ -86,6 +86,14 @@ def test_stages_are_shared_out_where_blocks_are_few():
     assert len(parallel_loops(schedule)) == 3
 
 
+@pytest.mark.parametrize("cores", [1, 7])
+def test_tiles_share_in_asking_for_the_next_weights(cores):
+    """Whether blocks are shared out or stages, whose loops are fused."""
+    schedule = check(convolution(12, 12), dataclasses.replace(SMALL, cores=cores))
+    asks = any(d.value for d in schedule.decided if d.name.endswith("ask_for_next"))
+    assert asks and "around=" in str(schedule.trace)
+
+
 def test_an_ordinary_contraction_is_not_transformed():
     a, b, k = te.placeholder((4, 5), name="a"), te.placeholder((5, 6), name="b"), te.reduce_axis(5, "k")
     c = te.compute((4, 6), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), "c")
