@@ -2,7 +2,9 @@
 
 polycomp and onnxruntime get a model of one MatMul, with B as a constant (which may be packed beforehand) or as an
 input; numpy multiplies into a given array. Each thread count is measured in a process of its own, because a BLAS reads
-its number of threads when it is loaded. All figures contain the call from Python, about 10 microseconds.
+its number of threads when it is loaded. All figures contain the call from Python, about 10 microseconds. The share is
+polycomp's of the peak of float32's fused multiply-adds: a register tile over and over on operands in the first-level
+cache, measured in the same rounds, between the competitors.
 
 Of narrow types, float16 and bfloat16 are MatMul, and int8 is MatMulInteger of uint8 by int8; onnxruntime alone is the
 peer there, and nothing for bfloat16, which it has no products of.
@@ -34,6 +36,8 @@ from polycomp_peer import module_peer
 
 import polycomp as pc
 from polycomp.dtypes import as_dtype
+from polycomp.roofline.roofs import fma_kernel
+from polycomp.target import host_target
 
 SIZES = (
     (128, 128, 128), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048),
@@ -43,6 +47,9 @@ SIZES = (
 
 ROUNDING = {"float32": 1.0, "float16": 8.0, "bfloat16": 64.0, "int8": 0.0}
 """The tolerated error by type, in units of the option's: that of results in 11 or 8 bits, and none of integers."""
+
+PEAK = "peak"
+"""The competitor that only multiplies and adds."""
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 
@@ -65,8 +72,14 @@ class Row:
     def ratio(self) -> float | None:
         """polycomp's speed by that of the faster peer, if there is one."""
         ours = self.gflops.get("polycomp")
-        peers = [speed for name, speed in self.gflops.items() if name != "polycomp"]
+        peers = [speed for name, speed in self.gflops.items() if name not in ("polycomp", PEAK)]
         return None if ours is None else ours / max(peers, default=math.nan)
+
+    @property
+    def share(self) -> float | None:
+        """polycomp's speed by the measured peak."""
+        ours = self.gflops.get("polycomp")
+        return None if ours is None else ours / self.gflops[PEAK]
 
 
 def operands(size: tuple[int, int, int], dtype: str) -> tuple[Array, Array]:
@@ -101,7 +114,8 @@ def measure(size: tuple[int, int, int], dtype: str, kind: str, threads: int, rou
     a, b = operands(size, dtype)
     model = matmul_model(a, b, kind == "constant")
     feeds = {"a": a} if kind == "constant" else {"a": a, "b": b}
-    runs: dict[str, Callable[[], object]] = {}
+    peak, peak_operations = fma_kernel(host_target(), threads)
+    runs: dict[str, Callable[[], object]] = {PEAK: peak}
     if dtype != "bfloat16":
         runs["onnxruntime"] = onnxruntime_peer.open_peer(model.SerializeToString(), feeds, threads).run
     if dtype == "float32":
@@ -116,7 +130,8 @@ def measure(size: tuple[int, int, int], dtype: str, kind: str, threads: int, rou
     except Exception as problem:  # noqa: BLE001 - whatever went wrong is told in the row
         failure = f"{type(problem).__name__}: {problem}"
     seconds = interleaved(runs, rounds)
-    gflops = {name: 2e-9 * m * k * n / s for name, s in seconds.items()}
+    operations = dict.fromkeys(runs, 2 * m * k * n) | {PEAK: peak_operations}
+    gflops = {name: 1e-9 * operations[name] / s for name, s in seconds.items()}
     return Row(dtype, m, k, n, kind, threads, gflops, error, failure)
 
 
@@ -147,21 +162,20 @@ def work(arguments: argparse.Namespace) -> None:
 def show(rows: Sequence[Row]) -> None:
     """Print a table with a geometric mean per type, thread count and kind of B."""
     table = rich.table.Table(title="MatMul in GFLOP/s (ratio above 1: polycomp is faster than both)")
-    heads = ("M x K x N", "type", "B", "threads", "polycomp", "onnxruntime", "numpy", "ratio", "rel. error")
+    heads = ("M x K x N", "type", "B", "threads", "polycomp", "onnxruntime", "numpy", "ratio", "peak", "share", "error")
     for head in heads:
         table.add_column(head, justify="right")
     for row in rows:
         ours, *peers = (row.gflops.get(name, math.nan) for name in ("polycomp", "onnxruntime", "numpy"))
         speeds = [_text(None if math.isnan(ours) else ours, ".1f"), *(_text(p, ".1f") for p in peers)]
         name = f"{row.m} x {row.k} x {row.n}"
-        table.add_row(
-            name, row.dtype, row.b, str(row.threads), *speeds, _text(row.ratio, ".3f"), _text(row.error, ".1e")
-        )
+        shares = [_text(row.ratio, ".3f"), _text(row.gflops[PEAK], ".1f"), _text(row.share, ".3f")]
+        table.add_row(name, row.dtype, row.b, str(row.threads), *speeds, *shares, _text(row.error, ".1e"))
     table.add_section()
     for dtype, kind, threads in dict.fromkeys((row.dtype, row.b, row.threads) for row in rows):
         same = [r.ratio for r in rows if (r.dtype, r.b, r.threads) == (dtype, kind, threads)]
         mean = _text(geometric_mean(r for r in same if r is not None), ".3f")
-        table.add_row("geometric mean", dtype, kind, str(threads), "", "", "", mean, "")
+        table.add_row("geometric mean", dtype, kind, str(threads), "", "", "", mean, "", "", "")
     console = rich.console.Console(width=None if sys.stdout.isatty() else 110)
     console.print(table)
     for failure in dict.fromkeys(row.failure for row in rows if row.failure):
@@ -181,7 +195,7 @@ def main() -> int:
         return 0
     rows = measure_in_processes(arguments)
     if arguments.json:
-        print(json.dumps([dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows], indent=1))
+        print(json.dumps([dataclasses.asdict(r) | {"ratio": r.ratio, "share": r.share} for r in rows], indent=1))
     else:
         show(rows)
     return 1 if any(row.error is None or row.error > arguments.tolerance * ROUNDING[row.dtype] for row in rows) else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,9 @@ def memory_bytes(target: Target) -> int:
     return min(_MOST_MEMORY, max(_LEAST_MEMORY, 2 * target.l3_bytes))
 
 
-def _peak_gflops(target: Target, threads: int) -> float:
-    """A register tile of a matrix product, over and over on operands in the first-level cache."""
+def fma_kernel(target: Target, threads: int) -> tuple[Callable[[], StepProfile], int]:
+    """A register tile of a matrix product, over and over on operands in the first-level cache: what runs it once and
+    tells how long that took, and its operations (a fused multiply-add counts 2). One run takes some milliseconds."""
     columns = _TILE_VECTORS * target.lanes(_ELEMENT)
     rows = (target.vector_registers - _TILE_VECTORS - 1) // _TILE_VECTORS
     depth = target.l1_bytes // 2 // (_ELEMENT * (rows + columns))
@@ -82,8 +83,12 @@ def _peak_gflops(target: Target, threads: int) -> float:
         schedule.unroll(unrolled)
         schedule.vectorize(vector)
     schedule.parallel(thread)
-    profile = _run(schedule, target, threads)
-    return profile.flops / profile.nanoseconds
+    return _kernel(schedule, target, threads), 2 * threads * rows * columns * depth * _PEAK_REPEATS
+
+
+def _peak_gflops(target: Target, threads: int) -> float:
+    run, operations = fma_kernel(target, threads)
+    return operations / _fastest(run).nanoseconds
 
 
 def _read_gbps(target: Target, threads: int, bytes_each: int, repeats: int) -> float:
@@ -120,9 +125,18 @@ def _fork_ns(target: Target, threads: int) -> float:
 
 def _run(schedule: Schedule, target: Target, threads: int) -> StepProfile:
     """The fastest of some runs."""
+    return _fastest(_kernel(schedule, target, threads))
+
+
+def _kernel(schedule: Schedule, target: Target, threads: int) -> Callable[[], StepProfile]:
+    """What runs the schedule once on operands of ones."""
     module = build(schedule, target, threads).module
     feeds = {spec.name: _ones([int(d) for d in spec.shape]) for spec in module.inputs}
-    profiles = [module.run_profiled(feeds)[1][0] for _ in range(_RUNS)]
+    return lambda: module.run_profiled(feeds)[1][0]
+
+
+def _fastest(run: Callable[[], StepProfile]) -> StepProfile:
+    profiles = [run() for _ in range(_RUNS)]
     return dataclasses.replace(profiles[0], nanoseconds=max(1, min(p.nanoseconds for p in profiles)))
 
 
