@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from polycomp.dtypes import DType
 from polycomp.graph import Graph, Node
 from polycomp.options import Options
@@ -9,11 +11,26 @@ from polycomp.passes.rewrite import Array, Editor
 from polycomp.target import Target
 
 _VECTORS = 2
+_MANY_REGISTERS = 32  # enough for tiles of 24 accumulators, four vectors wide
+_MANY_ROWS = 512  # with fewer, the time goes by waiting for the matrix, which narrow panels need more slowly
+_MORE_LOADS = (
+    1.04  # what a tile two vectors wide takes longer than a wider one, whose rows are loaded for more products
+)
 
 
 def panel_width(target: Target, dtype: DType = DType.FLOAT32) -> int:
     """Columns of one packed panel: two vector registers of elements (float16 is computed in float32)."""
     return _VECTORS * target.lanes(max(4, dtype.bytes))
+
+
+def wide_panel(columns: int, target: Target, dtype: DType = DType.FLOAT32) -> int:
+    """Columns of one packed panel of a matrix of so many, where there are many rows to multiply with it: up to four
+    vectors if the target has the registers for it, as few as possible of them filled up with zeros."""
+    narrow = panel_width(target, dtype)
+    if target.vector_registers < _MANY_REGISTERS:
+        return narrow
+    widths = [narrow * vectors // _VECTORS for vectors in (4, 3, 2)]
+    return min(widths, key=lambda w: -(-columns // w) * w * (_MORE_LOADS if w == narrow else 1.0))
 
 
 def pack_matrices(graph: Graph, options: Options) -> Graph:
@@ -32,9 +49,10 @@ def _is_packable(editor: Editor, node: Node) -> bool:
 
 
 def _pack(editor: Editor, node: Node, target: Target) -> None:
-    width = panel_width(target, editor.type(node.inputs[0]).dtype)
+    columns, left = editor.constants[node.inputs[1]].shape[1], editor.type(node.inputs[0])
+    rows = math.prod(left.shape[:-1]) if left.is_static else 0
+    width = wide_panel(columns, target, left.dtype) if rows >= _MANY_ROWS else panel_width(target, left.dtype)
     packed = editor.emit("PackMatMul", (node.inputs[1],), {"nr": width, "transposed": False}, node)
-    columns = editor.shape(node.inputs[1])[1]
     last, bias = column_bias(editor, node)
     inputs = (node.inputs[0], packed) if bias is None else (node.inputs[0], packed, bias)
     product = editor.emit("MatMulPacked", inputs, {"n": columns, "nr": width}, last)

@@ -21,6 +21,7 @@ from polycomp.schedules.library.analysis import (
     is_reduction,
     stride_of,
 )
+from polycomp.schedules.library.blocking import is_plain_product, panels_per_block
 from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.elementwise import is_large, parallelize, schedule_elementwise
 from polycomp.schedules.library.epilogue import epilogue_of, loops_in_order
@@ -41,6 +42,8 @@ _PREFETCH_BYTES = 4096  # and at most so many bytes of the vector operand
 LINES_PER_RUN = 4  # of a panel that a tile asks for at once before a run of the reduction's last loop
 MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 48  # fewer rows take less time than the copy: measured for 34 to 256 rows of 34 to 512 steps
+_MANY_TILES = 64  # of rows: so many that the first one, which waits for the panels of a block, is a small part
+_NARROW = 2  # vectors in a panel of constants that few rows wait for
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
 STEPS_UNROLLED = 2  # the loop's own instructions take cycles of the units that multiply
 _UNHIDDEN = 0.25  # of the time in which a vector arrives, so much is not hidden behind multiplications
@@ -188,12 +191,14 @@ class _Tiling(Deciding):
         self.tile = self._choose_tile()
         self.operand = computed_operand(contraction)
         self.rows_per_block = self._decide_rows_per_block()
+        self.is_plain = is_plain_product(contraction, self.roles)
+        self.panels = self._decide_panels() if self.is_plain else 0
 
     def apply(self, loops: Sequence[LoopRef]) -> None:
         """Tile the final stage, place the accumulators in it, and share the outer loops out to the threads."""
         packed = self._pack_vector_operand()
         outer, inner = self._split(loops)
-        if packed is None and outer.columns and outer.rows:
+        if packed is None and outer.columns and outer.rows and not self.is_plain:
             order = self._decide("order", _COLUMNS_OUTSIDE, [_COLUMNS_OUTSIDE, _ROWS_OUTSIDE])
             outer = dataclasses.replace(outer, rows_outside=order == _ROWS_OUTSIDE)
         self.schedule.reorder(*outer.in_order(), *inner)
@@ -297,7 +302,7 @@ class _Tiling(Deciding):
             outer.rows.append(tiles)
         if roles.row is not None:
             tiles, row = schedule.split(loops[roles.row], tile.rows)
-            per_block = self._decide_row_block(schedule.extent(tiles))
+            per_block = 0 if self.panels else self._decide_row_block(schedule.extent(tiles))
             if per_block:
                 row_blocks, tiles = schedule.split(tiles, per_block, tail="shrink")
                 outer.row_blocks.append(row_blocks)
@@ -306,8 +311,21 @@ class _Tiling(Deciding):
         vector = loops[roles.vector]
         if schedule.extent(vector) != tile.width:
             panels, vector = schedule.split(vector, tile.width)
+            if self.panels and schedule.extent(panels) != self.panels:
+                blocks, panels = schedule.split(panels, self.panels, tail="shrink")
+                outer.column_blocks.append(blocks)
             outer.columns.append(panels)
-        return outer, [*inner, vector]
+        return dataclasses.replace(outer, rows_outside=self.panels > 0), [*inner, vector]
+
+    def _decide_panels(self) -> int:
+        """Panels of columns in a block that all tiles of rows pass through, rows outside; 0 for no such blocks."""
+        panel, tiles = self.tile.blocks * self.tile.width, -(-self._extent(self.roles.row) // self.tile.rows)
+        count = -(-self._extent(self.roles.vector) // panel)
+        chosen = panels_per_block(self.contraction, tiles, panel, self.target)
+        is_wide = panel_of(self.contraction) is not None and panel > _NARROW * self.lanes
+        possible = [n for n in (2, 4, 6, 8, 12, 16, 24, 32) if n < count]
+        possible += [count] * (count > 1)
+        return self._decide("panels_per_block", chosen if is_wide or tiles >= _MANY_TILES else 0, [0, *possible])
 
     def _row_tiles_per_block(self) -> int | None:
         """Row tiles whose operand fits half of the second-level cache; None when all of them do."""
@@ -467,9 +485,11 @@ class _Tiling(Deciding):
         """Share the outer loops out to the threads; a packed operand is made per batch or column, or before all."""
         schedule, tensor = self.schedule, self.contraction.tensor
         shared = outer.in_order()
-        inside = packed is not None and (outer.batch or (outer.columns and not outer.row_blocks))
+        inside = packed is not None and (outer.batch or (outer.columns and not outer.row_blocks and not self.panels))
         if inside:
             shared = outer.batch or outer.columns
+        elif self.panels:
+            shared = [*outer.batch, *outer.column_blocks, *outer.rows]
         if self.rows_per_block and self.operand is not None:
             shared = [*outer.batch, *outer.row_blocks]
         where = shared[-1] if shared else None
@@ -534,11 +554,12 @@ class _Outer:
     row_blocks: list[LoopRef]
     columns: list[LoopRef]
     rows: list[LoopRef]
+    column_blocks: list[LoopRef] = dataclasses.field(default_factory=list)
     rows_outside: bool = False
 
     def in_order(self) -> list[LoopRef]:
         """Row blocks outside of columns outside of rows: the panel of a column is used by all rows of a block. With
         rows outside of columns, the rows of a tile are used by all columns."""
         if self.rows_outside:
-            return [*self.batch, *self.row_blocks, *self.rows, *self.columns]
+            return [*self.batch, *self.column_blocks, *self.row_blocks, *self.rows, *self.columns]
         return [*self.batch, *self.row_blocks, *self.columns, *self.rows]

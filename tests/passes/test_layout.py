@@ -13,7 +13,7 @@ from polycomp.options import Options
 from polycomp.passes.fold import fold_constants
 from polycomp.passes.grouped import split_groups
 from polycomp.passes.layout import choose_layout
-from polycomp.passes.packing import pack_matrices, panel_width
+from polycomp.passes.packing import pack_matrices, panel_width, wide_panel
 from polycomp.target import parse_target
 
 TARGET = parse_target("x86_64-linux-gnu,features=avx2+fma")  # blocks of 8, panels of 16
@@ -152,6 +152,19 @@ def test_panel_width() -> None:
     assert panel_width(TARGET) == panel_width(TARGET, DType.FLOAT16) == 16
     assert panel_width(TARGET, DType.FLOAT64) == 8
     assert panel_width(parse_target("aarch64-linux-gnu")) == 8
+
+
+def test_panels_are_as_wide_as_registers_allow_without_many_zeros() -> None:
+    wide = parse_target("aarch64-linux-gnu")
+    assert [wide_panel(n, wide) for n in (8, 12, 16, 24, 32, 80)] == [8, 12, 16, 12, 16, 16]
+    assert wide_panel(768, TARGET) == panel_width(TARGET)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(3, 8), (600, 16)])
+def test_panels_are_wide_for_many_rows(rows: int, width: int) -> None:
+    m, wide = Make(), parse_target("aarch64-linux-gnu")
+    graph = pack_matrices(m.graph(m.op("MatMul", m.input(rows, 5), m.weight(5, 32))), Options(target=wide))
+    assert [n.attributes["nr"] for n in graph.nodes if n.op == "PackMatMul"] == [width]
 
 
 def _grouped(graph: Graph) -> Graph:
