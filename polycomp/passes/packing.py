@@ -13,9 +13,8 @@ from polycomp.target import Target
 _VECTORS = 2
 _MANY_REGISTERS = 32  # enough for tiles of 24 accumulators, four vectors wide
 _MANY_ROWS = 512  # with fewer, the time goes by waiting for the matrix, which narrow panels need more slowly
-_MORE_LOADS = (
-    1.04  # what a tile two vectors wide takes longer than a wider one, whose rows are loaded for more products
-)
+_MANY_STEPS = 256  # of the reduction: wide panels were measured from here on
+_MORE_LOADS = 1.04  # how much longer a tile two vectors wide takes, whose rows are loaded for fewer products
 
 
 def panel_width(target: Target, dtype: DType = DType.FLOAT32) -> int:
@@ -49,9 +48,10 @@ def _is_packable(editor: Editor, node: Node) -> bool:
 
 
 def _pack(editor: Editor, node: Node, target: Target) -> None:
-    columns, left = editor.constants[node.inputs[1]].shape[1], editor.type(node.inputs[0])
+    (depth, columns), left = editor.constants[node.inputs[1]].shape, editor.type(node.inputs[0])
     rows = math.prod(left.shape[:-1]) if left.is_static else 0
-    width = wide_panel(columns, target, left.dtype) if rows >= _MANY_ROWS else panel_width(target, left.dtype)
+    is_large = rows >= _MANY_ROWS and depth >= _MANY_STEPS
+    width = wide_panel(columns, target, left.dtype) if is_large else panel_width(target, left.dtype)
     packed = editor.emit("PackMatMul", (node.inputs[1],), {"nr": width, "transposed": False}, node)
     last, bias = column_bias(editor, node)
     inputs = (node.inputs[0], packed) if bias is None else (node.inputs[0], packed, bias)

@@ -43,6 +43,7 @@ LINES_PER_RUN = 4  # of a panel that a tile asks for at once before a run of the
 MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 48  # fewer rows take less time than the copy: measured for 34 to 256 rows of 34 to 512 steps
 _MANY_TILES = 64  # of rows: so many that the first one, which waits for the panels of a block, is a small part
+_MANY_STEPS = 256  # of the reduction: blocks of columns were measured from here on
 _NARROW = 2  # vectors in a panel of constants that few rows wait for
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
 STEPS_UNROLLED = 2  # the loop's own instructions take cycles of the units that multiply
@@ -322,10 +323,11 @@ class _Tiling(Deciding):
         panel, tiles = self.tile.blocks * self.tile.width, -(-self._extent(self.roles.row) // self.tile.rows)
         count = -(-self._extent(self.roles.vector) // panel)
         chosen = panels_per_block(self.contraction, tiles, panel, self.target)
+        is_large = tiles >= _MANY_TILES and self._depth() >= _MANY_STEPS
         is_wide = panel_of(self.contraction) is not None and panel > _NARROW * self.lanes
         possible = [n for n in (2, 4, 6, 8, 12, 16, 24, 32) if n < count]
         possible += [count] * (count > 1)
-        return self._decide("panels_per_block", chosen if is_wide or tiles >= _MANY_TILES else 0, [0, *possible])
+        return self._decide("panels_per_block", chosen if is_wide or is_large else 0, [0, *possible])
 
     def _row_tiles_per_block(self) -> int | None:
         """Row tiles whose operand fits half of the second-level cache; None when all of them do."""

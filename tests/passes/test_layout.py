@@ -160,10 +160,10 @@ def test_panels_are_as_wide_as_registers_allow_without_many_zeros() -> None:
     assert wide_panel(768, TARGET) == panel_width(TARGET)
 
 
-@pytest.mark.parametrize(("rows", "width"), [(3, 8), (600, 16)])
-def test_panels_are_wide_for_many_rows(rows: int, width: int) -> None:
+@pytest.mark.parametrize(("rows", "depth", "width"), [(3, 300, 8), (600, 5, 8), (600, 300, 16)])
+def test_panels_are_wide_for_many_rows_and_steps(rows: int, depth: int, width: int) -> None:
     m, wide = Make(), parse_target("aarch64-linux-gnu")
-    graph = pack_matrices(m.graph(m.op("MatMul", m.input(rows, 5), m.weight(5, 32))), Options(target=wide))
+    graph = pack_matrices(m.graph(m.op("MatMul", m.input(rows, depth), m.weight(depth, 32))), Options(target=wide))
     assert [n.attributes["nr"] for n in graph.nodes if n.op == "PackMatMul"] == [width]
 
 
