@@ -323,11 +323,11 @@ class _Tiling(Deciding):
         panel, tiles = self.tile.blocks * self.tile.width, -(-self._extent(self.roles.row) // self.tile.rows)
         count = -(-self._extent(self.roles.vector) // panel)
         chosen = panels_per_block(self.contraction, tiles, panel, self.target)
-        is_large = tiles >= _MANY_TILES and self._depth() >= _MANY_STEPS
+        is_deep = tiles >= _MANY_TILES and self._depth() >= _MANY_STEPS
         is_wide = panel_of(self.contraction) is not None and panel > _NARROW * self.lanes
         possible = [n for n in (2, 4, 6, 8, 12, 16, 24, 32) if n < count]
         possible += [count] * (count > 1)
-        return self._decide("panels_per_block", chosen if is_wide or is_large else 0, [0, *possible])
+        return self._decide("panels_per_block", chosen if is_wide or is_deep else 0, [0, *possible])
 
     def _row_tiles_per_block(self) -> int | None:
         """Row tiles whose operand fits half of the second-level cache; None when all of them do."""
