@@ -181,16 +181,21 @@ def tune_matmul(arguments: argparse.Namespace) -> None:
     lowered = lower_model(import_graph(model.SerializeToString(), options, Observer()), options, Observer())
     call = max(lowered.calls, key=lambda call: float(str(call.flops)))
     workload = workload_of_call(call, lowered.graph.constants, options.kernel_target)
-    peak = measure_roofs(target, arguments.threads).gflops
+    peaks = [measure_roofs(target, arguments.threads).gflops]
     begin = time.monotonic()
     with LocalPool(arguments.threads) as pool:
         curve = _best_so_far(workload, searches(arguments.seed)["learned"], arguments.trials, pool)
+        own = _best_so_far(workload, own_choice, 1, pool)[0]
     seconds = time.monotonic() - begin
-    work = float(str(call.flops))
+    peaks.append(measure_roofs(target, arguments.threads).gflops)
+    work, peak = float(str(call.flops)), max(peaks)
     for trials in sorted({1, 2, 4, 8, 16, 32, 64, 128, 256, len(curve)}):
         if trials <= len(curve):
             gflops = work / curve[trials - 1] * 1e-9
             print(f"after {trials:3d} trials: {gflops:6.1f} GFLOP/s, {gflops / peak:.1%} of the peak of {peak:.0f}")
+    print(
+        f"the library's own: {work / own * 1e-9:.1f} GFLOP/s; the peak was {peaks[0]:.0f} before, {peaks[1]:.0f} after"
+    )
     print(f"{len(curve)} trials in {seconds:.1f} s, {len(curve) / seconds:.1f} per second, {arguments.threads} threads")
 
 
