@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import math
 import statistics
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ OPEN_SIZE = 64
 _KEPT = 4  # workloads whose inputs are kept at the same time
 _MOST_COPIES = 16  # of a workload's constants
 _RUNS = 15  # that tell the time of the reference
+_SETTLING_SECONDS = 0.1  # until the system has given the threads of a new process cores of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,9 @@ class _Setup:
     def _usual_seconds(self) -> float:
         """The library's time, by which all others are told."""
         run = self._runner(self.library)
-        run()
+        begin = time.monotonic()
+        while time.monotonic() - begin < _SETTLING_SECONDS:
+            run()
         return statistics.median(run() for _ in range(_RUNS))
 
     def _results(self, module: Module) -> Feed:
