@@ -239,7 +239,9 @@ def test_messages():
         infer("Add", TensorType(f, (n,)), TensorType(f, (3,)))
     with pytest.raises(DTypeError, match="one element type, not float32 and int64"):
         infer("Mul", TensorType(f, ()), TensorType(DType.INT64, ()))
-    with pytest.raises(DTypeError, match="Exp 'node': element type int8 is not among float16, bfloat16, float32, float64"):
+    with pytest.raises(
+        DTypeError, match="Exp 'node': element type int8 is not among float16, bfloat16, float32, float64"
+    ):
         infer("Exp", TensorType(DType.INT8, ()))
     with pytest.raises(ShapeError, match="slope cannot be broadcast"):
         infer("PRelu", TensorType(f, (3,)), TensorType(f, (2, 3)))
