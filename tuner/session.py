@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from polycomp.tuner.budget import Standing, expected_gain
@@ -92,12 +94,14 @@ class Session:
         """Learn what the database knows already; returns how many measurements it had. Those whose decisions make no
         schedule any more are counted in a warning."""
         by_key = {layer.workload.key: layer for layer in self.layers}
-        known = stale = 0
+        known: Counter[Layer] = Counter()
+        stale = 0
         for record in self.database.records() if self.database is not None else ():
             layer = by_key.get(record.workload)
             if layer is not None and record.target == layer.workload.target.key:
                 fits = _replay(layer, record)
-                known, stale = known + fits, stale + (not fits)
+                known[layer] += fits
+                stale += not fits
         if stale:
             warnings.warn(
                 f"{stale} measurements of the tuning log are of schedules that exist no more; they are left out",
@@ -105,7 +109,8 @@ class Session:
             )
         for layer in self.layers:
             layer.standing.best = layer.best
-        return known
+            layer.standing.batches = math.ceil(known[layer] / _BATCH)
+        return known.total()
 
     def run(self, budget: Budget) -> None:
         """Tune until the budget is spent or every space is exhausted."""

@@ -48,6 +48,14 @@ def test_a_killed_session_is_resumed_without_loss(tmp_path: pathlib.Path) -> Non
     assert len(list(Database(log).records())) == len(known) + 16
 
 
+def test_a_layer_that_was_tried_for_long_is_not_hoped_of_anew(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "tune.jsonl"
+    Session([Layer(planted.product(), 1, make_search)], computed.Computed(), Database(log)).run(Budget(24))
+    layer = Layer(planted.product(), 1, make_search)
+    Session([layer], computed.Computed(), Database(log)).resume()
+    assert layer.standing.batches == 3
+
+
 def test_records_that_fit_no_longer_are_told(tmp_path: pathlib.Path) -> None:
     log = tmp_path / "tune.jsonl"
     layer = Layer(planted.product(), 1, make_search)
