@@ -175,6 +175,15 @@ class FunctionBuilder:
         """Emit an instruction without a result."""
         self._lines.append(f"  {text}")
 
+    def keep_order(self) -> None:
+        """Let no load from after this point move before it; no instruction in the code.
+
+        LLVM gathers loads of neighbouring addresses while it selects instructions: what the second step of a register
+        tile loads would then be waiting in registers during the first, where all of them are taken, and sums would be
+        spilt instead.
+        """
+        self.void('call void asm sideeffect "", "~{memory}"()')
+
     def slot(self) -> list[str]:
         """A place here to which instructions may be added later, as indented lines."""
         lines: list[str] = []

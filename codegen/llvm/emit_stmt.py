@@ -130,7 +130,10 @@ def _for(frame: Frame, loop: For) -> None:
     elif loop.kind is LoopKind.DOT and count is not None and emit_dot.dot(frame, loop, start, count):
         return
     elif loop.kind in (LoopKind.UNROLL, LoopKind.DOT) and count is not None:
+        accumulates = _accumulates(loop.body, loop.var)
         for i in range(count):
+            if i and accumulates:
+                frame.b.keep_order()
             with frame.bound(loop.var, linear.add(start, linear.constant(i))):
                 statement(frame, loop.body)
     elif loop.kind is LoopKind.VECTOR and count is not None and not frame.lanes and _vectorises(loop):
@@ -139,6 +142,13 @@ def _for(frame: Frame, loop: For) -> None:
         emit_parallel.parallel(frame, loop, start, extent, statement)
     else:
         _serial(frame, loop, start, stop)
+
+
+def _accumulates(stmt: Stmt, var: Var) -> bool:
+    """Whether iterations over ``var`` add to the same elements, as the steps of a register tile do."""
+    if isinstance(stmt, Store):
+        return bool(stmt.reduce) and not any(var in free_vars(i) for i in stmt.indices)
+    return any(_accumulates(s, var) for s in inner(stmt))
 
 
 def _serial(frame: Frame, loop: For, start: Linear, stop: Linear) -> None:

@@ -13,6 +13,7 @@ from polycomp.target import Target
 _VECTORS = 2
 _MANY_REGISTERS = 32  # enough for tiles of 24 accumulators, four vectors wide
 _MANY_ROWS = 512  # with fewer, the time goes by waiting for the matrix, which narrow panels need more slowly
+_SOME_ROWS = 96  # for which panels of three vectors pay where the rows do not stay in the second-level cache
 _MANY_STEPS = 256  # of the reduction: wide panels were measured from here on
 _MORE_LOADS = 1.04  # how much longer a tile two vectors wide takes, whose rows are loaded for fewer products
 
@@ -22,13 +23,13 @@ def panel_width(target: Target, dtype: DType = DType.FLOAT32) -> int:
     return _VECTORS * target.lanes(max(4, dtype.bytes))
 
 
-def wide_panel(columns: int, target: Target, dtype: DType = DType.FLOAT32) -> int:
-    """Columns of one packed panel of a matrix of so many, where there are many rows to multiply with it: up to four
-    vectors if the target has the registers for it, as few as possible of them filled up with zeros."""
+def wide_panel(columns: int, target: Target, dtype: DType = DType.FLOAT32, most: int = 4) -> int:
+    """Columns of one packed panel of a matrix of so many, where there are many rows to multiply with it: up to
+    ``most`` vectors if the target has the registers for it, as few as possible of them filled up with zeros."""
     narrow = panel_width(target, dtype)
     if target.vector_registers < _MANY_REGISTERS:
         return narrow
-    widths = [narrow * vectors // _VECTORS for vectors in (4, 3, 2)]
+    widths = [narrow * vectors // _VECTORS for vectors in range(most, _VECTORS - 1, -1)]
     return min(widths, key=lambda w: -(-columns // w) * w * (_MORE_LOADS if w == narrow else 1.0))
 
 
@@ -49,14 +50,23 @@ def _is_packable(editor: Editor, node: Node) -> bool:
 
 def _pack(editor: Editor, node: Node, target: Target) -> None:
     (depth, columns), left = editor.constants[node.inputs[1]].shape, editor.type(node.inputs[0])
-    rows = math.prod(left.shape[:-1]) if left.is_static else 0
-    is_large = rows >= _MANY_ROWS and depth >= _MANY_STEPS
-    width = wide_panel(columns, target, left.dtype) if is_large else panel_width(target, left.dtype)
+    rows = math.prod(d for d in left.shape[:-1] if isinstance(d, int)) if left.is_static else 0
+    width = _panel_for(rows, depth, columns, target, left.dtype)
     packed = editor.emit("PackMatMul", (node.inputs[1],), {"nr": width, "transposed": False}, node)
     last, bias = column_bias(editor, node)
     inputs = (node.inputs[0], packed) if bias is None else (node.inputs[0], packed, bias)
     product = editor.emit("MatMulPacked", inputs, {"n": columns, "nr": width}, last)
     editor.replace(last, product)
+
+
+def _panel_for(rows: int, depth: int, columns: int, target: Target, dtype: DType) -> int:
+    """The width of panels for ``rows`` (0: not known) times a matrix of ``depth`` by ``columns``: a wide one has the
+    rows read less often, a narrow one arrives sooner."""
+    if rows >= _MANY_ROWS and depth >= _MANY_STEPS:
+        return wide_panel(columns, target, dtype)
+    if rows >= _SOME_ROWS and rows * depth * dtype.bytes > target.l2_bytes // 2:
+        return wide_panel(columns, target, dtype, most=3)
+    return panel_width(target, dtype)
 
 
 def column_bias(editor: Editor, product: Node) -> tuple[Node, str | None]:

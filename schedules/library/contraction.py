@@ -330,7 +330,8 @@ class _Tiling(Deciding):
         return self._decide("panels_per_block", chosen if is_wide or is_deep else 0, [0, *possible])
 
     def _row_tiles_per_block(self) -> int | None:
-        """Row tiles whose operand fits half of the second-level cache; None when all of them do."""
+        """Row tiles whose operand fits half of the second-level cache; None when all of them do, and for a plain
+        product: reading its rows again for every panel was measured to cost less than the panels for every block."""
         tensor = self.contraction.tensor
         assert self.roles.row is not None
         rows = constant(tensor.axes[self.roles.row].extent)
@@ -338,7 +339,7 @@ class _Tiling(Deciding):
             self.target.l2_bytes // 2 // max(1, self._depth() * self.contraction.step_bytes(self.contraction.other))
         )
         most = max(1, fitting // self.tile.rows)
-        if self.roles.rows or (rows is not None and rows <= most * self.tile.rows):
+        if self.is_plain or self.roles.rows or (rows is not None and rows <= most * self.tile.rows):
             return None
         if rows is None:
             return most if most * self.tile.rows <= _SYMBOLIC_ROWS else None

@@ -14,8 +14,9 @@ from polycomp.dtypes import DType
 from polycomp.errors import CompileError
 from polycomp.expr import Expr, Load, Var, compare, const, minimum
 from polycomp.loops import Alloc, Buffer, For, If, Let, LoopKind, LoopNest, Scope, Stmt, Store
-from polycomp.target import Target
+from polycomp.target import Target, parse_target
 
+AVX512 = parse_target("x86_64-linux-gnu,features=avx512f+avx512bw+avx512cd+avx512dq+avx512vl+avx2+fma+f16c")
 F32, I64 = DType.FLOAT32, DType.INT64
 AT, J, K, N, M = Var("i"), Var("j"), Var("k"), Var("n"), Var("m")
 V, U, P = LoopKind.VECTOR, LoopKind.UNROLL, LoopKind.PARALLEL
@@ -25,20 +26,21 @@ def ramp(*shape: int) -> np.ndarray:
     return (np.arange(np.prod(shape), dtype=np.float32) % 97 - 31).reshape(shape)
 
 
-def gemm(rows: int, columns: int, tiles: int, depth: int) -> LoopNest:
-    """C = A @ B with B in packed panels, one register tile at a time."""
+def gemm(rows: int, columns: int, tiles: int, depth: int, unrolled: int = 1) -> LoopNest:
+    """C = A @ B with B in packed panels, one register tile at a time, ``unrolled`` steps of the sum at a time."""
     a = Buffer("a", F32, (tiles * rows, depth))
     b, c = Buffer("b", F32, (tiles, depth, columns)), Buffer("c", F32, (tiles * rows, tiles * columns))
     tile = Buffer("tile", F32, (rows, columns), Scope.REGISTER)
-    io, jo = Var("io"), Var("jo")
+    io, jo, ko, ki = Var("io"), Var("jo"), Var("ko"), Var("ki")
 
     def each(body: Stmt) -> Stmt:
         return loop(AT, rows, loop(J, columns, body, V), U)
 
-    update = each(Store(tile, (AT, J), Load(a, (io * rows + AT, K)) * Load(b, (jo, K, J)), "sum"))
+    step = ko * unrolled + ki
+    update = each(Store(tile, (AT, J), Load(a, (io * rows + AT, step)) * Load(b, (jo, step, J)), "sum"))
     body = block(
         each(Store(tile, (AT, J), const(0, F32))),
-        loop(K, depth, update),
+        loop(ko, depth // unrolled, loop(ki, unrolled, update, U)),
         each(Store(c, (io * rows + AT, jo * columns + J), Load(tile, (AT, J)))),
     )
     return LoopNest("gemm", (), (a, b), (c,), loop(io, tiles, loop(jo, tiles, Alloc(tile, body))))
@@ -75,9 +77,15 @@ def test_register_tile_stays_in_registers(target: Target, rows: int, columns: in
     assert len(instructions) <= vectors + rows + columns // target.lanes(4) + 5
 
 
-def test_gemm_on_arm_multiplies_by_element_or_vector() -> None:
-    from polycomp.target import parse_target
+@pytest.mark.parametrize(("target", "rows", "columns"), [(AVX512, 14, 32), (AVX2, 6, 16)])
+def test_unrolled_steps_of_a_register_tile_do_not_spill_it(target: Target, rows: int, columns: int) -> None:
+    code = assembly(emit_kernel(gemm(rows, columns, 2, 64, unrolled=4), target).ir, target)
+    instructions = inner_loop(code)
+    assert sum("vfmadd" in text for text in instructions) == 4 * rows * columns // target.lanes(4)
+    assert not [text for text in instructions if re.match(r"vmov\w+\s+%[yz]mm\d+, .*\(", text)], "stores in the loop"
 
+
+def test_gemm_on_arm_multiplies_by_element_or_vector() -> None:
     arm = parse_target("aarch64-linux-gnu")
     instructions = inner_loop(assembly(emit_kernel(gemm(8, 12, 2, 64), arm).ir, arm))
     assert sum("fmla" in text for text in instructions) == 24
