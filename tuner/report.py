@@ -1,37 +1,37 @@
-"""A tuning log as tables and pictures: for the terminal, and as a page of its own."""
+"""A tuning log as tables and charts: for the terminal, and as a page of its own."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from polycomp.driver import svg
-from polycomp.driver.axes import Axis, grid
+from polycomp.driver import charts
+from polycomp.driver.charts import Chart, Grid
 from polycomp.driver.report import Section, html_page
 from polycomp.driver.words import kernel_text, seconds_text
 from polycomp.tuner.history import Effect, History, counts, histories, per_inference, rate, seconds
 from polycomp.tuner.record import Record
 
-_PICTURES = 12  # layers with a picture of their own: those that take the most time
+_CURVES = 12  # layers with a curve: those that take the most time
 _LEAST_TRIALS = 3  # measured ones, to make a curve
 _DETAILED = 6  # layers whose decisions are told
 _EFFECTS = 4  # decisions of each
 _VALUES = 6  # values of each
-_WIDTH, _HEIGHT = 300, 200
-_WIDE, _HIGH = 640, 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 34, 42
+_HIGHEST = 3.0  # times the unit: slower trials tell nothing
+_LEAST_GAIN = 1.1  # that the axis of gains reaches
+_CURVE_HEIGHT, _GUESSES_HEIGHT, _BAR_HEIGHT = 220, 460, 22
 _LAYERS = ("kernel", "calls", "share", "library's own", "best", "gain", "trials", "failed", "rank correlation")
 _DECISIONS = ("kernel", "decision", "share of variance", "values: median time beside the best (measurements)")
-_DOT, _LINE = svg.COLOURS[0], svg.COLOURS[1]
+_DOT, _LINE = charts.COLOURS[0], charts.COLOURS[1]
 
 
 def report_page(name: str, records: Iterable[Record]) -> str:
     """The page as HTML, with nothing loaded from elsewhere."""
-    parts: list[Section | str] = []
+    parts: list[Section | Chart | Grid] = []
     for target, layers in histories(records).items():
         summary, table, decisions = _sections(target, layers)
-        parts += [summary, table, _curves(layers), *_guesses(layers), decisions]
+        parts += [summary, table, *gains(layers), *curves(layers), *guesses(layers), decisions]
     return html_page(f"Tuning log {name}", parts)
 
 
@@ -97,58 +97,120 @@ def _if_known(figure: float | None, text: Callable[[float], str]) -> str:
     return "" if figure is None else text(figure)
 
 
-# ---------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------- charts
 
 
-def _curves(layers: Sequence[History]) -> str:
-    """A picture per layer: every trial as a dot, the best so far as a line, beside the library's own."""
-    pictures = [_curve(layer) for layer in layers[:_PICTURES] if len(layer.measured) >= _LEAST_TRIALS]
-    return f'<div class="grid">{"".join(pictures)}</div>'
+def curves(layers: Sequence[History]) -> list[Grid]:
+    """A chart per layer: every trial as a dot, the best so far as a line, beside the library's own."""
+    title = "Every trial's time as a dot, and the best so far as a line; dashed: the unit of time"
+    found = [_curve(layer) for layer in layers[:_CURVES] if len(layer.measured) >= _LEAST_TRIALS]
+    return [Grid(title, found)] if found else []
 
 
-def _curve(layer: History) -> str:
+def _curve(layer: History) -> Chart:
     unit = layer.own or seconds(layer.measured[0])
-    dots = [(i, r.seconds / unit) for i, r in enumerate(layer.records, 1) if r.seconds is not None]
-    x = Axis(0, max(len(layer.records), 2), _LEFT, _WIDTH - _RIGHT)
-    low, high = min(t for _, t in dots), max(t for _, t in dots)
-    y = Axis(min(low * 0.9, 0.8), min(max(high, 1.2), 3.0), _HEIGHT - _BOTTOM, _TOP)
-    parts = grid(x, y, "trials", "time / library's own" if layer.own else "time / the first")
-    parts += [_dot(x.at(i), y.at(min(t, y.high)), 1.8, "") for i, t in dots]
-    steps = [(number, time / unit) for number, time in layer.curve()]
-    parts.append(_staircase([*steps, (len(layer.records), steps[-1][1])], x, y))
-    words = f"{kernel_text(layer.symbol)}: {seconds_text(layer.best or 0)}" + _if_known(layer.gain, ", {:.2f}x".format)
-    parts.append(svg.label(_LEFT - 40, 12, words, font_weight=600))
-    return svg.picture(_WIDTH, _HEIGHT, f"Trials of {layer.symbol}", parts)
+    times = [r.seconds / unit for r in layer.measured if r.seconds is not None]
+    low, high = min(min(times) * 0.9, 0.8), min(max(*times, 1.2), _HIGHEST)
+    last = len(layer.records)
+    figure = charts.figure(
+        [_trials(layer, unit, high), _best_so_far(layer, unit, high), _grey([0, last], [1, 1])],
+        _CURVE_HEIGHT,
+        charts.axis("trials", range=[0, max(last, 2) * 1.02], tickformat="d"),
+        charts.axis(f"time / {_unit_name(layer)}", range=[low, high * 1.02]),
+    )
+    gain = _if_known(layer.gain, ", {:.2f}x".format)
+    return Chart(f"{kernel_text(layer.symbol)}: {seconds_text(layer.best or 0)}{gain}", figure)
 
 
-def _staircase(steps: Sequence[tuple[int, float]], x: Axis, y: Axis) -> str:
-    corners = [(x.at(steps[0][0]), y.at(min(steps[0][1], y.high)))]
-    for (_, before), (number, after) in itertools.pairwise(steps):
-        corners += [(x.at(number), y.at(min(t, y.high))) for t in (before, after)]
-    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
-    return svg.element("polyline", points=points, fill="none", stroke=_LINE, stroke_width=2)
+def _unit_name(layer: History) -> str:
+    return "library's own" if layer.own else "the first"
 
 
-def _guesses(layers: Sequence[History]) -> list[str]:
+def _trials(layer: History, unit: float, high: float) -> Any:
+    """A dot per measured trial; slower ones than ``high`` are at the upper edge."""
+    times = {i: r.seconds for i, r in enumerate(layer.records, 1) if r.seconds is not None}
+    return _dots(
+        list(times),
+        [min(t / unit, high) for t in times.values()],
+        [f"trial {i}: {seconds_text(t)}, {t / unit:.2f} of {_unit_name(layer)}" for i, t in times.items()],
+    )
+
+
+def _best_so_far(layer: History, unit: float, high: float) -> Any:
+    steps = layer.curve()
+    return charts.graph_objects().Scatter(
+        x=[*(number for number, _ in steps), len(layer.records)],
+        y=[min(time / unit, high) for time in (*(t for _, t in steps), steps[-1][1])],
+        mode="lines",
+        line={"color": _LINE, "width": 2, "shape": "hv"},  # a staircase: better from its trial on
+        hoverinfo="skip",
+    )
+
+
+def gains(layers: Sequence[History]) -> list[Chart]:
+    """How many times faster than the library's own each layer became, as bars from 1, which is no faster."""
+    known = [(layer, layer.gain) for layer in layers if layer.gain is not None]
+    if not known:
+        return []
+    most = max(_LEAST_GAIN, *(gain for _, gain in known))
+    figure = charts.figure(
+        [_bars(known)],
+        _BAR_HEIGHT * len(known) + 70,
+        charts.axis("library's own time / best", range=[1, 1 + (most - 1) * 1.2]),
+        {"type": "category", "autorange": "reversed"},  # the first above
+    )
+    return [Chart("How many times faster each kernel became, those that take the most time first", figure)]
+
+
+def _bars(known: Sequence[tuple[History, float]]) -> Any:
+    names = [kernel_text(layer.symbol) for layer, _ in known]
+    times = [f"{_if_known(x.own, seconds_text)} → {_if_known(x.best, seconds_text)}: {gain:.2f}x" for x, gain in known]
+    return charts.graph_objects().Bar(
+        y=names,
+        base=1,
+        x=[gain - 1 for _, gain in known],
+        orientation="h",
+        text=[f"{gain:.2f}x" for _, gain in known],
+        textposition="outside",
+        cliponaxis=False,
+        marker={"color": _DOT},
+        hovertext=[charts.words(name, time) for name, time in zip(names, times, strict=True)],
+        hoverinfo="text",
+    )
+
+
+def guesses(layers: Sequence[History]) -> list[Chart]:
     """Predicted against measured times of all layers, each beside its library's own."""
     pairs = [(p / x.own, t / x.own, x.symbol) for x in layers if x.own is not None for p, t in x.guesses()]
     if not pairs:
         return []
     low = min(min(p, t) for p, t, _ in pairs) / 1.1
     high = max(max(p, t) for p, t, _ in pairs) * 1.1
-    x = Axis(low, high, _LEFT, _WIDE - _RIGHT, logarithmic=True)
-    y = Axis(low, high, _HIGH - _BOTTOM, _TOP, logarithmic=True)
-    parts = grid(x, y, "predicted time / library's own", "measured / library's own")
-    parts.append(svg.line(x.begin, y.begin, x.end, y.end))
-    parts += [
-        _dot(x.at(p), y.at(t), 2.5, f"{kernel_text(symbol)}: predicted {p:.2f}, is {t:.2f}") for p, t, symbol in pairs
-    ]
+    names = [f"{kernel_text(symbol)}: predicted {p:.2f}, is {t:.2f}" for p, t, symbol in pairs]
+    figure = charts.figure(
+        [_grey([low, high], [low, high]), _dots([p for p, _, _ in pairs], [t for _, t, _ in pairs], names)],
+        _GUESSES_HEIGHT,
+        charts.log_axis("predicted time / library's own", low, high),
+        charts.log_axis("measured / library's own", low, high),
+    )
     error = math.exp(sum(abs(math.log(p / t)) for p, t, _ in pairs) / len(pairs)) - 1
-    words = f"What the model said before measuring: {len(pairs)} schedules, off by {error:.0%} on average"
-    parts.append(svg.label(4, 12, words, font_weight=600))
-    return [svg.picture(_WIDE, _HIGH, "Predicted and measured times", parts)]
+    title = f"What the model said before measuring: {len(pairs)} schedules, off by {error:.0%} on average"
+    return [Chart(title, figure)]
 
 
-def _dot(x: float, y: float, radius: float, words: str) -> str:
-    content = svg.title(words) if words else ""
-    return svg.element("circle", content, cx=x, cy=y, r=radius, fill=_DOT, fill_opacity=0.6)
+def _dots(x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> Any:
+    return charts.graph_objects().Scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"color": _DOT, "size": 5, "opacity": 0.75},
+        hovertext=[charts.words(name) for name in names],
+        hoverinfo="text",
+        cliponaxis=False,
+    )
+
+
+def _grey(x: Sequence[float], y: Sequence[float]) -> Any:
+    """A line to compare with."""
+    line = {"color": charts.GREY, "width": 1.5, "dash": "dash"}
+    return charts.graph_objects().Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip")

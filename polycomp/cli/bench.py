@@ -12,13 +12,13 @@ from typing import Any
 import click
 import numpy as np
 
-from polycomp.cli.common import compile_options, make_options
+from polycomp.cli.common import check_page, compile_options, make_options
 from polycomp.cli.inputs import random_inputs
 from polycomp.cli.progress import Display
 from polycomp.cli.run import open_module
 from polycomp.driver.bench import Timing, measure
 from polycomp.driver.compile import compile_model
-from polycomp.driver.files import check_writable, write_file
+from polycomp.driver.files import write_file
 from polycomp.driver.words import count_text, seconds_text
 from polycomp.errors import PolycompError
 from polycomp.options import Options
@@ -43,8 +43,7 @@ def command(
     is_module = model.suffix == ".pcm"
     if against and is_module:
         raise click.UsageError("--against needs the ONNX file: a module file holds no model for onnxruntime")
-    if html is not None:
-        check_writable(html)
+    check_page(html)
     module = open_module(model, options.threads) if is_module else _compile(model, options)
     feeds = random_inputs(module.inputs, options.shapes)
     subjects: dict[str, Callable[[], object]] = {"polycomp": lambda: module.run(feeds)}

@@ -12,6 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from polycomp.driver.charts import check_installed
+from polycomp.driver.files import check_writable
 from polycomp.driver.report import Section
 from polycomp.options import Options
 from polycomp.target import parse_target
@@ -79,6 +81,13 @@ def make_options(
 ) -> Options:
     """The Options that :func:`compile_options` describe."""
     return with_log(Options(parse_target(target), threads, shapes, cache, jobs), db)
+
+
+def check_page(path: pathlib.Path | None) -> None:
+    """Find out before a long work, not after it, that a page cannot be made, where one is wanted."""
+    if path is not None:
+        check_installed()
+        check_writable(path)
 
 
 @functools.cache

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from polycomp.cli.common import compile_options, make_options, section_table, stdout
+from polycomp.cli.common import check_page, compile_options, make_options, section_table, stdout
 from polycomp.cli.progress import Display
 from polycomp.driver.compile import compile_model
-from polycomp.driver.files import check_writable, write_file
-from polycomp.driver.picture import arena_picture
+from polycomp.driver.files import write_file
+from polycomp.driver.picture import arena_chart
 from polycomp.driver.report import html_page, report
 from polycomp.runtime import Manifest, read_module_file
 
@@ -22,12 +22,11 @@ from polycomp.runtime import Manifest, read_module_file
 @compile_options
 def command(model: pathlib.Path, html: pathlib.Path | None, **settings: Any) -> None:
     """Show the operators, shapes, FLOPs, memory plan and kernels of MODEL (an ONNX file or a module file)."""
-    if html is not None:
-        check_writable(html)
+    check_page(html)
     manifest = _manifest(model, settings)
     sections = report(manifest)
     if html is not None:
-        write_file(html, [html_page(manifest.name, [arena_picture(manifest), *sections]).encode()])
+        write_file(html, [html_page(manifest.name, [arena_chart(manifest), *sections]).encode()])
         click.echo(f"wrote {html}")
         return
     for section in sections:

@@ -11,7 +11,7 @@ from polycomp.errors import TargetError
 from polycomp.target import Target, host_target, parse_target
 
 _NEEDED = {"llvmlite": "code generation", "islpy": "scheduling", "onnx": "reading models"}
-_OPTIONAL = {"onnxruntime": "polycomp bench --against onnxruntime"}
+_OPTIONAL = {"onnxruntime": "polycomp bench --against onnxruntime", "plotly": "the pages of --html"}
 
 
 @click.command()

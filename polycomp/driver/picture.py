@@ -1,65 +1,53 @@
-"""The memory plan as a picture: steps from left to right, the arena's bytes upwards, a box per intermediate value."""
+"""The memory plan as a chart: steps from left to right, the arena's bytes upwards, a box per intermediate value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from polycomp.driver import svg
+from polycomp.driver import charts
+from polycomp.driver.charts import Chart
 from polycomp.runtime import Manifest
 from polycomp.runtime.dims import evaluate
 
-_WIDTH, _HEIGHT = 960, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 90, 10, 30, 30
-_LEAST_HEIGHT = 0.5
-_TICKS = 4
+_HEIGHT = 420
+_LEAST = 1 / 400  # of the arena, so that small values can be seen and pointed at
 
 
-def arena_picture(manifest: Manifest) -> str:
-    """The picture. Sizes that are bound at run time count as their least value (but not as 0)."""
+def arena_chart(manifest: Manifest) -> Chart:
+    """The chart. Sizes that are bound at run time count as their least value (but not as 0)."""
     sizes = {symbol.name: max(1, symbol.minimum) for symbol in manifest.symbols}
     steps = max(1, len(manifest.steps))
     total = max(1, evaluate(manifest.arena_bytes, sizes))
-    boxes = [_box(entry, i, steps, total, sizes) for i, entry in enumerate(manifest.metadata.get("memory", ()))]
     at = f" with {', '.join(f'{name} = {size}' for name, size in sizes.items())}" if sizes else ""
-    heading = f"The arena of {total:,} bytes{at}: which value lies where, in which steps"
-    frame = svg.element(
-        "rect", x=_LEFT, y=_TOP, width=_width(), height=_HEIGHT - _TOP - _BOTTOM, fill="none", stroke="#888"
+    figure = charts.figure(
+        [_boxes(manifest.metadata.get("memory", ()), total, sizes)],
+        _HEIGHT,
+        charts.axis("step", range=[-0.5, steps - 0.5], tickformat="d", mirror=True),
+        charts.axis("bytes", range=[0, total], tickformat=",", mirror=True),
+        barmode="overlay",
     )
-    return svg.picture(_WIDTH, _HEIGHT, heading, [svg.label(_LEFT, 18, heading), *boxes, frame, *_axes(steps, total)])
+    return Chart(f"The arena of {total:,} bytes{at}: which value lies where, in which steps", figure)
 
 
-def _width() -> int:
-    return _WIDTH - _LEFT - _RIGHT
+def _boxes(memory: list[Mapping[str, Any]], total: int, sizes: Mapping[str, int]) -> Any:
+    """Bars that stand at their offsets, as wide as the steps in which the values are alive."""
+    extents = [(evaluate(entry["offset"], sizes), evaluate(entry["bytes"], sizes)) for entry in memory]
+    return charts.graph_objects().Bar(
+        x=[(entry["steps"][0] + entry["steps"][1]) / 2 for entry in memory],
+        width=[entry["steps"][1] - entry["steps"][0] + 1 for entry in memory],
+        base=[offset for offset, _ in extents],
+        y=[max(size, total * _LEAST) for _, size in extents],
+        hovertext=[_words(entry, *extent) for entry, extent in zip(memory, extents, strict=True)],
+        hoverinfo="text",
+        marker={
+            "color": [charts.COLOURS[i % len(charts.COLOURS)] for i in range(len(memory))],
+            "line": {"color": charts.GREY, "width": 0.5},
+        },
+        opacity=0.75,
+    )
 
 
-def _y(offset: float, total: int) -> float:
-    return _HEIGHT - _BOTTOM - offset / total * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def _box(entry: Mapping[str, Any], number: int, steps: int, total: int, sizes: Mapping[str, int]) -> str:
+def _words(entry: Mapping[str, Any], offset: int, size: int) -> str:
     first, last = entry["steps"]
-    size, offset = evaluate(entry["bytes"], sizes), evaluate(entry["offset"], sizes)
-    top, bottom = _y(offset + size, total), _y(offset, total)
-    words = f"{entry['value']}: {size:,} bytes at {offset:,}, steps {first} to {last}"
-    return svg.element(
-        "rect",
-        svg.title(words),
-        x=_LEFT + first / steps * _width(),
-        y=top,
-        width=(last + 1 - first) / steps * _width(),
-        height=max(_LEAST_HEIGHT, bottom - top),
-        fill=svg.COLOURS[number % len(svg.COLOURS)],
-        fill_opacity=0.7,
-        stroke="#fff",
-        stroke_width=0.5,
-    )
-
-
-def _axes(steps: int, total: int) -> list[str]:
-    parts = [
-        svg.label(_LEFT - 6, _y(total * i / _TICKS, total) + 4, f"{total * i // _TICKS:,}", "end") for i in (0, 2, 4)
-    ]
-    below = _HEIGHT - _BOTTOM + 18
-    parts += [svg.label(_LEFT, below, "step 0"), svg.label(_WIDTH - _RIGHT, below, f"step {steps - 1}", "end")]
-    return parts
+    return charts.words(f"{entry['value']}", f"{size:,} bytes at {offset:,}", f"steps {first} to {last}")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from polycomp.driver import charts
+from polycomp.driver.charts import Chart, Grid
 from polycomp.runtime import Manifest, StepSpec, TensorSpec
 from polycomp.runtime.dims import Dimension, to_text
 
@@ -34,23 +37,29 @@ def report(manifest: Manifest) -> tuple[Section, ...]:
     )
 
 
-def html_page(title: str, parts: Sequence[Section | str]) -> str:
-    """A page of its own, with nothing loaded from elsewhere, of tables and of pictures, which are SVG."""
-    body = "\n".join(_html_section(p) if isinstance(p, Section) else f'<div class="scroll">{p}</div>' for p in parts)
+def html_page(title: str, parts: Sequence[Section | Chart | Grid]) -> str:
+    """A page of its own, with nothing loaded from elsewhere, of tables and charts. Where it has charts, it holds
+    plotly's code, which is some megabytes."""
+    numbers = itertools.count(1)
+    body = "\n".join(_html_part(part, numbers) for part in parts)
+    script = "" if all(isinstance(part, Section) for part in parts) else charts.script()
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>\n'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+        f"<style>{_STYLE}</style>{script}</head>\n<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
 
 
 _STYLE = (
     ":root{color-scheme:light dark}"
-    "body{font:14px/1.4 system-ui,sans-serif;margin:min(2em,4vw);color:#222;background:#fff}h1{font-size:1.5em}"
+    "body{font:14px/1.4 system-ui,sans-serif;margin:min(2em,4vw);color:#222;background:#fff}"
+    "h1{font-size:1.5em}h2{font-size:1em}"
     "table{border-collapse:collapse}th,td{padding:.2em .8em;border-bottom:1px solid #8884;text-align:left;"
     "vertical-align:top}.number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}.scroll{overflow-x:auto}"
-    ".grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:0 1em}"
-    "svg{display:block;margin:1em 0}svg text{font:12px system-ui,sans-serif;fill:currentColor}"
+    ".grid{display:grid;align-items:end;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:0 1em}"
+    "figure{margin:1em 0;max-width:1100px;min-width:0}figcaption{font-weight:600}"
+    # plotly knows no colour that depends on the page's; the text in its boxes at the pointer has a ground of its own.
+    ".main-svg text:not(.hoverlayer *){fill:currentColor!important}"
     "summary{cursor:pointer;font-weight:600;margin-top:1.5em}"
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}}"
 )
@@ -119,6 +128,15 @@ def _total(dims: Sequence[Dimension]) -> str:
 
 def _number(dim: Dimension) -> str:
     return f"{dim:,}" if isinstance(dim, int) else str(to_text(dim))
+
+
+def _html_part(part: Section | Chart | Grid, numbers: Iterator[int]) -> str:
+    if isinstance(part, Section):
+        return _html_section(part)
+    if isinstance(part, Chart):
+        return charts.element(part, f"chart-{next(numbers)}")
+    inside = "".join(_html_part(chart, numbers) for chart in part.charts)
+    return f'<h2>{html.escape(part.title)}</h2><div class="grid">{inside}</div>'
 
 
 def _html_section(section: Section) -> str:

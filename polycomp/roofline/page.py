@@ -14,7 +14,18 @@ from polycomp.roofline.roofs import Roofs, measure_roofs
 from polycomp.runtime import Module
 from polycomp.target import host_target
 
-_HEADINGS = ("µs", "share", "GFLOP/s", "GB/s", "FLOPs/byte", "of its roof", "why", "kernel", "nodes of the model")
+_HEADINGS = (
+    "rank",
+    "µs",
+    "share",
+    "GFLOP/s",
+    "GB/s",
+    "FLOPs/byte",
+    "of its roof",
+    "why",
+    "kernel",
+    "nodes of the model",
+)
 
 
 def make_page(module: Module, feeds: Feeds, options: Options, model: pathlib.Path | None) -> str:
@@ -37,9 +48,9 @@ def roofline_page(name: str, points: Sequence[Point], roofs: Roofs) -> str:
 def _kernels(points: Sequence[Point], roofs: Roofs) -> Section:
     total = sum(p.nanoseconds for p in points)
     slowest = sorted(points, key=lambda p: -p.nanoseconds)
-    rows = tuple(_row(point, roofs, total) for point in slowest)
+    rows = tuple((str(rank), *_row(point, roofs, total)) for rank, point in enumerate(slowest, 1))
     title = f"Kernel calls, the slowest first: {total / 1e6:.3g} ms in all, medians"
-    return Section(title, _HEADINGS, rows, _HEADINGS[:6])
+    return Section(title, _HEADINGS, rows, _HEADINGS[:7])
 
 
 def _row(point: Point, roofs: Roofs, total: float) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import html.parser
 import pathlib
 import random
 
+import plotly.offline
 import pytest
 
 from polycomp.cli import main
@@ -13,7 +14,7 @@ from polycomp.decisions import Decisions
 from polycomp.tuner.database import Database
 from polycomp.tuner.history import History, counts, explained, histories, per_inference, rate
 from polycomp.tuner.record import Record
-from polycomp.tuner.report import report_page
+from polycomp.tuner.report import curves, gains, guesses, report_page
 
 CONV = "conv_0123456789"
 
@@ -82,11 +83,52 @@ def test_the_command_and_its_page(tmp_path: pathlib.Path, capsys: pytest.Capture
     assert all(text in told for text in ("conv_012345", "2.00x", "9 (90.0%)", "1.500x faster", "tile"))
     with pytest.raises(SystemExit, match="0"):
         main(["tune", "report", str(log), "--html", str(page)])
-    text = page.read_text()
+    text = page.read_text().replace(plotly.offline.get_plotlyjs(), "")
     assert "http" not in text
-    assert "<script" not in text
-    assert text.count("<svg") == 2  # the curve of the one with more than two trials, and predictions
+    assert "<script src" not in text
+    assert text.count('class="plotly-graph-div"') == 3  # gains, the curve of the one with more than two trials, guesses
+    assert "pool_abcdef" in text
     html.parser.HTMLParser().feed(text)
+
+
+def test_the_curve_of_a_layer() -> None:
+    """Failed trials have no dot, but count; slow ones are at the upper edge, with their time in words."""
+    (grid,) = curves(histories([*OTHER, *LAYER])["target"])
+    (chart,) = grid.charts
+    assert chart.title == "conv_012345: 1 µs, 2.00x"
+    dots, best, own = chart.figure.data
+    assert dict(zip(dots.x, dots.y, strict=True)) == {1: 1, 2: 0.75, 4: 1.5, 5: 0.5, 6: 0.625, 7: 2, 8: 1.25}
+    assert dots.hovertext[4] == "trial 6: 1.25 µs, 0.62 of library's own"
+    assert list(zip(best.x, best.y, strict=True)) == [(1, 1), (2, 0.75), (5, 0.5), (8, 0.5)]
+    assert best.line.shape == "hv"
+    assert set(own.y) == {1}
+    (slow,) = curves([History((*LAYER, record(8, 20e-6)))])[0].charts
+    assert slow.figure.data[0].y[-1] == 3
+    assert slow.figure.data[0].hovertext[-1] == "trial 9: 20 µs, 10.00 of library's own"
+    assert curves([History(tuple(OTHER))]) == []
+
+
+def test_the_gains_of_layers() -> None:
+    (chart,) = gains(histories([*OTHER, *LAYER])["target"])
+    (bars,) = chart.figure.data
+    assert list(zip(bars.y, bars.x, bars.text, strict=True)) == [
+        ("conv_012345", 1, "2.00x"),
+        ("pool_abcdef", 0, "1.00x"),
+    ]
+    assert bars.base == 1
+    assert bars.hovertext[0] == "conv_012345<br>2 µs → 1 µs: 2.00x"
+    assert gains([History(tuple(LAYER[1:]))]) == []  # not known without the library's own
+
+
+def test_predicted_against_measured() -> None:
+    (chart,) = guesses(histories([*OTHER, *LAYER])["target"])
+    assert chart.title == "What the model said before measuring: 5 schedules, off by 10% on average"
+    diagonal, dots = chart.figure.data
+    assert diagonal.x == diagonal.y
+    assert list(dots.x) == pytest.approx([1.1 * y for y in dots.y])
+    assert list(dots.y) == [1.5, 0.5, 0.625, 2, 1.25]
+    assert dots.hovertext[0] == "conv_012345: predicted 1.65, is 1.50"
+    assert guesses([History(tuple(OTHER))]) == []
 
 
 def test_an_empty_log_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
