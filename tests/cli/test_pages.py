@@ -146,9 +146,11 @@ def test_open_sizes_and_odd_names(polycomp: Polycomp, tmp_path: pathlib.Path, co
     assert polycomp(command, open_sizes(tmp_path), *shape, "--html", page).status == 0
     text, (chart,) = read_page(page)
     assert "expo<n>ential" in text
-    # What plotly reads is HTML, so that names are whole on the screen only where they are escaped.
     shown = "".join(text for trace in chart.traces for text in trace.get("hovertext", ()))
-    assert "expo&lt;n&gt;ential" in shown
+    if command == "bench":  # what plotly reads is HTML: names are whole on the screen only where they are escaped
+        assert "expo&lt;n&gt;ential" in shown
+    else:
+        assert not shown  # one kernel from the input to the output keeps nothing in the arena
 
 
 def test_inspect_shows_the_arena(polycomp: Polycomp, module: pathlib.Path, tmp_path: pathlib.Path) -> None:
