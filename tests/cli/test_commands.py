@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import plotly.offline
 import pytest
 from onnx.reference import ReferenceEvaluator
 
@@ -88,6 +89,7 @@ def test_inspect_writes_a_page(polycomp: Polycomp, module: pathlib.Path, tmp_pat
     page = (tmp_path / "page.html").read_text()
     assert page.startswith("<!doctype html>")
     assert "MatMul" in page
+    assert "http" not in page.replace(plotly.offline.get_plotlyjs(), "")
 
 
 def test_print_after(polycomp: Polycomp, model: pathlib.Path, tmp_path: pathlib.Path) -> None:
