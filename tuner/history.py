@@ -8,9 +8,9 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from polycomp.decisions import Value
+from polycomp.decisions import Decisions, Value
 from polycomp.tuner.record import Record
 
 _PAUSE = 60.0  # seconds between two records that are not of one session
@@ -114,6 +114,28 @@ class History:
         return Effect(name, share, tuple(sorted(values, key=lambda v: v[2])))
 
 
+@dataclasses.dataclass(frozen=True)
+class Ways:
+    """What a log has of a problem that passes decide about: the last record of each way, by what is decided."""
+
+    records: Mapping[Decisions, Record]
+
+    @property
+    def own(self) -> Record | None:
+        """The passes' own way."""
+        return next((r for r in self.records.values() if r.own), None)
+
+    @property
+    def best(self) -> Record:
+        """The fastest way."""
+        return min(self.records.values(), key=seconds)
+
+    @property
+    def saving(self) -> float:
+        """Seconds per inference by which the fastest is faster than the passes' own."""
+        return 0.0 if self.own is None else (self.own.calls or 1) * (seconds(self.own) - seconds(self.best))
+
+
 def seconds(record: Record) -> float:
     """The time of a record that has one."""
     assert record.seconds is not None
@@ -124,11 +146,22 @@ def histories(records: Iterable[Record]) -> dict[str, list[History]]:
     """The kernels of each target, those that take the most time first."""
     found: dict[str, dict[str, list[Record]]] = {}
     for record in records:
+        if record.way:
+            continue
         found.setdefault(record.target, {}).setdefault(record.workload, []).append(record)
     return {
         target: sorted((History(tuple(each)) for each in kernels.values()), key=lambda h: -h.weight)
         for target, kernels in found.items()
     }
+
+
+def ways(records: Iterable[Record], target: str) -> list[Ways]:
+    """The problems of which the log has ways, those of which the most is gained first."""
+    found: dict[str, dict[Decisions, Record]] = {}
+    for record in records:
+        if record.way and record.target == target and record.seconds is not None:
+            found.setdefault(record.symbol, {})[record.decisions] = record
+    return sorted((Ways(each) for each in found.values()), key=lambda w: -w.saving)
 
 
 def counts(layers: Iterable[History]) -> Counter[str]:
@@ -143,10 +176,12 @@ def rate(layers: Iterable[History]) -> float | None:
     return len(gaps) / sum(gaps) if sum(gaps) > 0 else None
 
 
-def per_inference(layers: Iterable[History]) -> tuple[float, float]:
-    """Seconds that all calls take by the library's own schedules and by the best, as far as both are known."""
+def per_inference(layers: Iterable[History], other_ways: Iterable[Ways] = ()) -> tuple[float, float]:
+    """Seconds that all calls take by the library's own schedules and by the best, as far as both are known; the best
+    also go the fastest ways."""
     known = [(x.calls, x.own, x.best) for x in layers if x.own is not None and x.best is not None]
-    return sum(calls * own for calls, own, _ in known), sum(calls * best for calls, _, best in known)
+    best = sum(calls * best for calls, _, best in known) - sum(w.saving for w in other_ways)
+    return sum(calls * own for calls, own, _ in known), best
 
 
 def explained(groups: Sequence[Sequence[float]]) -> float:

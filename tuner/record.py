@@ -31,8 +31,11 @@ class Record:
     runs, both empty unless it is ``ok``. ``versions`` are those of what compiled it.
 
     What follows is for reports, and not in logs of before: the seconds that the cost model ``predicted``, whether it is
-    the library's ``own`` schedule, how often the model that is tuned ``calls`` the kernel, and ``when`` the outcome was
-    known, in seconds since 1970.
+    the library's ``own`` schedule, how often the model that is tuned ``calls`` the kernel without tuning (0: only on
+    another way), and ``when`` the outcome was known, in seconds since 1970.
+
+    A record of a ``way`` is of no kernel: its ``symbol`` is a problem that passes decide about, ``decisions`` what they
+    may decide, ``seconds`` the time of the kernels by which one such problem is then computed, at their best.
     """
 
     workload: str
@@ -48,6 +51,7 @@ class Record:
     own: bool = False
     calls: int | None = None
     when: float | None = None
+    way: bool = False
 
     def to_line(self) -> bytes:
         """The record as a line, with its end."""

@@ -10,7 +10,7 @@ from polycomp.driver import charts
 from polycomp.driver.charts import Chart, Grid
 from polycomp.driver.report import Section, html_page
 from polycomp.driver.words import kernel_text, seconds_text
-from polycomp.tuner.history import Effect, History, counts, histories, per_inference, rate, seconds
+from polycomp.tuner.history import Effect, History, Ways, counts, histories, per_inference, rate, seconds, ways
 from polycomp.tuner.record import Record
 
 _CURVES = 12  # layers with a curve: those that take the most time
@@ -23,32 +23,37 @@ _LEAST_GAIN = 1.1  # that the axis of gains reaches
 _CURVE_HEIGHT, _GUESSES_HEIGHT, _BAR_HEIGHT = 220, 460, 22
 _LAYERS = ("kernel", "calls", "share", "library's own", "best", "gain", "trials", "failed", "rank correlation")
 _DECISIONS = ("kernel", "decision", "share of variance", "values: median time beside the best (measurements)")
+_WAYS = ("problem", "decision", "times", "own way", "best way", "gain")
 _DOT, _LINE = charts.COLOURS[0], charts.COLOURS[1]
 
 
 def report_page(name: str, records: Iterable[Record]) -> str:
     """The page as HTML, with nothing loaded from elsewhere."""
     parts: list[Section | Chart | Grid] = []
-    for target, layers in histories(records).items():
-        summary, table, decisions = _sections(target, layers)
-        parts += [summary, table, *gains(layers), *curves(layers), *guesses(layers), decisions]
+    everything = list(records)
+    for target, layers in histories(everything).items():
+        summary, table, *others = _sections(target, layers, ways(everything, target))
+        parts += [summary, table, *gains(layers), *curves(layers), *guesses(layers), *others]
     return html_page(f"Tuning log {name}", parts)
 
 
 def report_sections(records: Iterable[Record]) -> list[Section]:
     """The tables alone."""
-    return [section for target, layers in histories(records).items() for section in _sections(target, layers)]
+    everything = list(records)
+    found = histories(everything).items()
+    return [section for target, layers in found for section in _sections(target, layers, ways(everything, target))]
 
 
-def _sections(target: str, layers: Sequence[History]) -> tuple[Section, Section, Section]:
-    return _summary(target, layers), _layers(layers), _decisions(layers)
+def _sections(target: str, layers: Sequence[History], others: Sequence[Ways]) -> list[Section]:
+    tables = [_summary(target, layers, others), _layers(layers), _decisions(layers)]
+    return [*tables, _ways(others)] if others else tables
 
 
 # ---------------------------------------------------------------------- tables
 
 
-def _summary(target: str, layers: Sequence[History]) -> Section:
-    found, speed, (before, after) = counts(layers), rate(layers), per_inference(layers)
+def _summary(target: str, layers: Sequence[History], others: Sequence[Ways]) -> Section:
+    found, speed, (before, after) = counts(layers), rate(layers), per_inference(layers, others)
     rows = [("target", target.replace(",", ", ")), ("kernels", str(len(layers))), ("trials", str(found.total()))]
     rows += [(f"… {status}", f"{count} ({count / found.total():.1%})") for status, count in found.most_common()]
     rows.append(("trials per second", "not told" if speed is None else f"{speed:.2g}"))
@@ -73,7 +78,8 @@ def _layer_row(layer: History, total: float) -> tuple[str, ...]:
     )
     tried = (str(len(layer.records)), str(len(layer.records) - len(layer.measured)))
     agreement = _if_known(layer.agreement(), "{:.2f}".format)
-    return (kernel_text(layer.symbol), str(layer.calls), f"{layer.weight / total:.1%}", *times, *tried, agreement)
+    calls = str(layer.calls) if layer.calls else "other way"
+    return (kernel_text(layer.symbol), calls, f"{layer.weight / total:.1%}", *times, *tried, agreement)
 
 
 def _decisions(layers: Sequence[History]) -> Section:
@@ -91,6 +97,23 @@ def _effect_row(layer: History, effect: Effect) -> tuple[str, ...]:
 
 def _value(value: object) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _ways(others: Sequence[Ways]) -> Section:
+    title = "What passes decide: each way at the best of its kernels, where another one than the passes' own was faster"
+    return Section(title, _WAYS, tuple(_way_row(w) for w in others), _WAYS[2:])
+
+
+def _way_row(found: Ways) -> tuple[str, ...]:
+    own, best = found.own, found.best
+    ((name, _),) = best.decisions.values
+    gain = "" if own is None else f"{seconds(own) / seconds(best):.2f}x"
+    return (best.symbol, name, str(best.calls or 1), "" if own is None else _way(own), _way(best), gain)
+
+
+def _way(record: Record) -> str:
+    ((_, value),) = record.decisions.values
+    return f"{_value(value)}: {seconds_text(seconds(record))}"
 
 
 def _if_known(figure: float | None, text: Callable[[float], str]) -> str:
@@ -149,7 +172,7 @@ def _best_so_far(layer: History, unit: float, high: float) -> Any:
 
 def gains(layers: Sequence[History]) -> list[Chart]:
     """How many times faster than the library's own each layer became, as bars from 1, which is no faster."""
-    known = [(layer, layer.gain) for layer in layers if layer.gain is not None]
+    known = [(layer, layer.gain) for layer in layers if layer.calls and layer.gain is not None]
     if not known:
         return []
     most = max(_LEAST_GAIN, *(gain for _, gain in known))

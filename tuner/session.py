@@ -8,8 +8,10 @@ import random
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from polycomp.decisions import Decisions, Value
+from polycomp.driver.cache import key_of
 from polycomp.tuner.budget import Standing, expected_gain
 from polycomp.tuner.database import Database
 from polycomp.tuner.evolution import EvolutionarySearch
@@ -20,12 +22,14 @@ from polycomp.tuner.search import Search
 from polycomp.tuner.space import Point, Space
 from polycomp.tuner.status import Status
 from polycomp.tuner.versions import tool_versions
+from polycomp.tuner.ways import Choice, Ways
 from polycomp.tuner.workload import Workload
 
 MakeSearch = Callable[[Space], Search]
 
 _BATCH = 8
 _FIRST_BATCH = 2  # the library's own choice and one other: all layers are known soon
+_LEAST_GAIN = 0.03  # of another way: kernels that were measured minutes apart do not tell less from chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +41,13 @@ class Budget:
 
 
 class Layer:
-    """A kernel of the model in the course of tuning. It is called ``calls`` times per inference.
+    """A kernel of the model in the course of tuning. It is called ``calls`` times per inference without tuning.
 
     ``own`` are the seconds of the library's own schedule; ``counts`` tell how many trials had each status.
     """
 
     def __init__(self, workload: Workload, calls: int, make_search: MakeSearch) -> None:
-        self.workload = workload
+        self.workload, self.calls = workload, calls
         self.space = Space(workload)
         self.search = make_search(self.space)
         self.standing = Standing(calls)
@@ -80,14 +84,22 @@ class Watcher:
 
 class Session:
     """The tuning of ``layers`` with ``measurer``; every outcome is appended to ``database`` before the next is waited
-    for, so that nothing is lost when it is interrupted."""
+    for, so that nothing is lost when it is interrupted. ``ways`` tell what the layers are parts of."""
 
     def __init__(
-        self, layers: Sequence[Layer], measurer: Measurer, database: Database | None, watcher: Watcher | None = None
+        self,
+        layers: Sequence[Layer],
+        measurer: Measurer,
+        database: Database | None,
+        watcher: Watcher | None = None,
+        ways: Ways | None = None,
     ) -> None:
         self.layers, self.measurer, self.database = list(layers), measurer, database
         self.watcher = watcher or Watcher()
+        self.ways = ways or Ways(Counter({x.workload.symbol: x.calls for x in layers}))
+        self._target = self.layers[0].workload.target.key if self.layers else ""
         self.trials = 0
+        self._told = self._ways_in_log()
         self._began = time.monotonic()
 
     def resume(self) -> int:
@@ -110,15 +122,21 @@ class Session:
         for layer in self.layers:
             layer.standing.best = layer.best
             layer.standing.batches = math.ceil(known[layer] / _BATCH)
+        self._compare_ways()
         return known.total()
 
     def run(self, budget: Budget) -> None:
         """Tune until the budget is spent or every space is exhausted."""
-        while (count := self._affordable(budget)) > 0:
-            batch = self._next_batch(count)
-            if not batch:
-                return
-            self._measure(batch)
+        try:
+            while (count := self._affordable(budget)) > 0:
+                batch = self._next_batch(count)
+                if not batch:
+                    return
+                self._measure(batch)
+                self._compare_ways()
+                self._tell_ways(final=False)
+        finally:
+            self._tell_ways(final=True)
 
     def _affordable(self, budget: Budget) -> int:
         """How many more trials there may be in the next batch."""
@@ -136,7 +154,7 @@ class Session:
             if layer is None:
                 break
             asked.append(layer)
-            wanted = _BATCH if layer.standing.batches else _FIRST_BATCH
+            wanted = _BATCH if layer.standing.batches else _FIRST_BATCH if layer.calls else 1
             points = layer.search.propose(min(wanted, count - len(batch)))
             layer.standing.exhausted = not points
             batch += [(layer, point) for point in points]
@@ -154,6 +172,44 @@ class Session:
                 self._note(*waiting.pop(outcome.number), outcome)
         for layer in dict.fromkeys(layer for layer, _ in batch):
             layer.standing.update(layer.best)
+
+    def _compare_ways(self) -> None:
+        """Turn to the layers of the fastest ways, and write down what is new of these."""
+        times = best_times(self.layers)
+        calls, behind = self.ways.best_calls(times), self.ways.behind(times)
+        for layer in self.layers:
+            symbol, standing = layer.workload.symbol, layer.standing
+            standing.calls, standing.behind = calls[symbol], 0.0
+            if not standing.calls:
+                standing.calls, standing.behind = behind.get(symbol, (layer.calls, 0.0))
+
+    def _ways_in_log(self) -> dict[str, dict[Value, float]]:
+        """Seconds per inference of the ways of each problem that the log has them of: the last that it has."""
+        choices = {choice.problem: choice for choice in self.ways.choices}
+        found: dict[str, dict[Value, float]] = {}
+        for glance in self.database.glances() if self.database is not None and choices else ():
+            choice = choices.get(glance.symbol)
+            if choice is not None and glance.target == self._target and glance.seconds is not None:
+                way = Decisions.from_json(glance.decisions.decode()).get(choice.name)
+                if way is not None:
+                    found.setdefault(choice.problem, {})[way] = glance.seconds * choice.count
+        return found
+
+    def _tell_ways(self, final: bool) -> None:
+        """Append to the log the ways of problems where another one than the passes' is faster, or was so before: when
+        the fastest changes, and in the end."""
+        if self.database is None:
+            return
+        times = best_times(self.layers)
+        for choice in self.ways.choices:
+            known = choice.known(times)
+            before = self._told.get(choice.problem)
+            if before == known or not (before or _is_worth_it(choice, known)):
+                continue
+            if final or before is None or _fastest(before) != _fastest(known):
+                self._told[choice.problem] = known
+                for way, seconds in known.items():
+                    self.database.append(_record_of_way(choice, way, seconds, self._target))
 
     def _note(self, layer: Layer, point: Point, trial: Trial, outcome: Outcome) -> None:
         layer.counts[outcome.status] = layer.counts.get(outcome.status, 0) + 1
@@ -180,9 +236,28 @@ def record_of(trial: Trial, outcome: Outcome) -> Record:
 
 def _with_circumstances(record: Record, layer: Layer, point: Point) -> Record:
     own, predicted = point.loops == layer.space.own.loops, layer.search.predicted.get(point.loops)
-    return dataclasses.replace(
-        record, predicted=predicted, own=own, calls=layer.standing.calls, when=round(time.time(), 3)
-    )
+    return dataclasses.replace(record, predicted=predicted, own=own, calls=layer.calls, when=round(time.time(), 3))
+
+
+def best_times(layers: Iterable[Layer]) -> dict[str, float]:
+    """Seconds of the fastest schedule of each kernel that has been measured, by symbol."""
+    return {layer.workload.symbol: layer.best for layer in layers if layer.best is not None}
+
+
+def _fastest(known: Mapping[Value, float]) -> Value:
+    return min(known, key=lambda way: known[way])
+
+
+def _is_worth_it(choice: Choice, known: Mapping[Value, float]) -> bool:
+    own = known.get(choice.own)
+    return own is not None and min(known.values()) < (1 - _LEAST_GAIN) * own
+
+
+def _record_of_way(choice: Choice, way: Value, seconds: float, target: str) -> Record:
+    names, decisions = (key_of(choice.problem), choice.problem), Decisions(((choice.name, way),))
+    known = Record(*names, target, decisions, Status.OK.value, seconds / choice.count, (), "", tool_versions())
+    when = round(time.time(), 3)
+    return dataclasses.replace(known, own=way == choice.own, calls=choice.count, when=when, way=True)
 
 
 def _replay(layer: Layer, record: Record) -> bool:

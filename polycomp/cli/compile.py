@@ -60,9 +60,12 @@ def command(
 
 def summary(manifest: Manifest) -> str:
     """A module in a line."""
-    kernels = count_text(len({step.symbol for step in manifest.steps}), "kernel")
-    tuned = manifest.metadata.get("tuned", {})
+    symbols = {step.symbol for step in manifest.steps}
+    kernels, tuned = count_text(len(symbols), "kernel"), manifest.metadata.get("tuned", {})
     if tuned:
-        near = list(tuned.values()).count("near")
-        kernels += f" ({len(tuned)} of them tuned{f', {near} for a near target' if near else ''})"
+        near, ways = list(tuned.values()).count("near"), len(tuned.keys() - symbols)
+        told = [f"{len(tuned) - ways} of them tuned"]
+        told += [f"{count_text(ways, 'problem')} solved in a measured way"] if ways else []
+        told += [f"{near} for a near target"] if near else []
+        kernels += f" ({', '.join(told)})"
     return f"{count_text(len(manifest.steps), 'step')} of {kernels}, {bytes_text(manifest.weight_bytes)} of weights"

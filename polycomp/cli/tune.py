@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -12,7 +12,9 @@ import click
 from polycomp.cli import tune_report
 from polycomp.cli.common import parse_labels, shape_option, stdout
 from polycomp.cli.progress import Display
-from polycomp.cli.tuning import TuningView, layer_table, summary
+from polycomp.cli.tuning import TuningView, layer_table, summary, way_table
+from polycomp.decisions import Decisions
+from polycomp.driver.lower import Lowered
 from polycomp.driver.pipeline import import_graph, lower_model
 from polycomp.driver.words import count_text
 from polycomp.errors import TuningLogError
@@ -110,19 +112,25 @@ class _Tuning:
     def run(self, options: Options, make_measurer: Callable[[], Measurer]) -> None:
         """Tune for the target of ``options``, and show the result, also of what was interrupted."""
         with Display() as display:
-            lowered = lower_model(import_graph(self.model, options, display), options, display)
-            layers = layers_of(lowered, options, library_first(self.seed))
+            graph = import_graph(self.model, options, display)
+
+            def lower(decisions: Mapping[str, Decisions]) -> Lowered:
+                return lower_model(graph, dataclasses.replace(options, decisions=decisions), display)
+
+            layers, ways = layers_of(lower, options, library_first(self.seed))
         view = TuningView(layers, self.budget)
         try:
             with make_measurer() as measurer, view:
-                session = Session(layers, measurer, self.database, view)
+                session = Session(layers, measurer, self.database, view, ways)
                 if self.resume:
                     known = session.resume()
                     click.echo(f"the log has {count_text(known, 'measurement')} of these kernels", err=True)
                 session.run(self.budget)
         finally:
             stdout().print(layer_table(layers))
-            click.echo(summary(layers, view))
+            if any(x.calls == 0 for x in layers):
+                stdout().print(way_table(ways, layers))
+            click.echo(summary(layers, ways, view))
 
 
 def _tune_on_cluster(tuning: _Tuning, address: str, wanted: dict[str, str], threads: int, jobs: int) -> None:

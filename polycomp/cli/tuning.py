@@ -11,10 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from polycomp.decisions import Value
 from polycomp.driver.words import count_text, kernel_text, seconds_text
 from polycomp.tuner.measurer import Outcome
-from polycomp.tuner.session import Budget, Layer, Watcher
+from polycomp.tuner.session import Budget, Layer, Watcher, best_times
 from polycomp.tuner.status import Status
+from polycomp.tuner.ways import Ways
 
 _ROWS = 20  # of the live view: the layers that take the most time
 _REFRESH = 4.0  # per second
@@ -79,7 +81,27 @@ def layer_table(layers: Sequence[Layer], most: int | None = None) -> Table:
 def _weight(layer: Layer) -> float:
     """Seconds per inference."""
     known = layer.own or layer.best
-    return layer.standing.calls * known if known is not None else 0.0
+    return layer.calls * known if known is not None else 0.0
+
+
+def way_table(ways: Ways, layers: Sequence[Layer]) -> Table:
+    """What passes could decide otherwise, and what each way takes at its best; those that take the most time first."""
+    table = Table(show_edge=False)
+    for head in ("problem", "decision"):
+        table.add_column(head, overflow="fold")
+    for head in ("times", "own way", "best way", "gain"):
+        table.add_column(head, justify="right")
+    times = best_times(layers)
+    known = {c: each for c in ways.choices if c.own in (each := c.known(times)) and len(each) > 1}
+    for choice, each in sorted(known.items(), key=lambda item: -item[1][item[0].own]):
+        own, best = choice.own, choice.best(times)
+        cells = (choice.problem, choice.name, str(choice.count), *(_way(w, each[w]) for w in (own, best)))
+        table.add_row(*cells, f"{each[own] / each[best]:.2f}x")
+    return table
+
+
+def _way(way: Value, seconds: float) -> str:
+    return f"{way}: {seconds_text(seconds)}"
 
 
 def _cells(layer: Layer, total: float) -> list[str]:
@@ -88,7 +110,7 @@ def _cells(layer: Layer, total: float) -> list[str]:
     failed = layer.trials - layer.counts.get(Status.OK, 0)
     return [
         kernel_text(layer.workload.symbol),
-        str(layer.standing.calls),
+        str(layer.calls) if layer.calls else "other way",
         f"{_weight(layer) / total:.1%}",
         seconds_text(own) if own is not None else "",
         seconds_text(best) if best is not None else "",
@@ -98,11 +120,12 @@ def _cells(layer: Layer, total: float) -> list[str]:
     ]
 
 
-def summary(layers: Sequence[Layer], view: TuningView) -> str:
+def summary(layers: Sequence[Layer], ways: Ways, view: TuningView) -> str:
     """The result in some lines."""
-    known = [(x.standing.calls, x.own, x.best) for x in layers if x.own is not None and x.best is not None]
-    before = sum(calls * own for calls, own, _ in known)
-    after = sum(calls * best for calls, _, best in known)
+    known = [x for x in layers if x.own is not None and x.best is not None]
+    calls = ways.best_calls(best_times(layers))
+    before = sum(x.calls * (x.own or 0.0) for x in known)
+    after = sum(calls[x.workload.symbol] * (x.best or 0.0) for x in known)
     lines = [f"{count_text(view.trials, 'trial')} in {seconds_text(view.seconds)}, {view.rate():.1f} per second"]
     sizes = [x.space.size(random.Random(0), probes=8) for x in layers]
     lines.append(
@@ -114,5 +137,5 @@ def summary(layers: Sequence[Layer], view: TuningView) -> str:
         lines.append("failed: " + ", ".join(f"{count} {status}" for status, count in failures.items() if count))
     if known:
         gain = f"{seconds_text(before)} -> {seconds_text(after)} ({before / after:.3f}x)"
-        lines.append(f"{count_text(len(known), 'kernel')}, per inference: {gain}")
+        lines.append(f"{count_text(sum(x.calls > 0 for x in known), 'kernel')}, per inference: {gain}")
     return "\n".join(lines)

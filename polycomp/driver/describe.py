@@ -17,7 +17,8 @@ from polycomp.te import Dim
 
 def module_metadata(imported: Graph, lowered: Lowered, layout: Layout, tuned: Mapping[str, str]) -> dict[str, Any]:
     """What ``polycomp inspect`` shows beyond the manifest, as JSON: the model's operators, nodes and memory plan, and
-    of the kernels whose schedules come from a tuning log, by symbol, for how near a target they were made."""
+    what passes have decided, by problem, and of the kernels and problems whose decisions come from a tuning log, by
+    symbol or problem, for how near a target they were made."""
     symbols = {output: call.symbol for call in lowered.calls for output in call.outputs}
     kernel_of = {n.name: symbols.get(g.outputs[0], "") for g in lowered.graph.groups for n in g.nodes}
     types = lowered.graph.types
@@ -27,6 +28,7 @@ def module_metadata(imported: Graph, lowered: Lowered, layout: Layout, tuned: Ma
     return {
         "flops": dimension(total),
         "tuned": dict(tuned),
+        "decided": {s.problem: {s.decision.name: s.decision.value} for s in lowered.graph.sites},
         "operators": dict(Counter(node.op for node in imported.nodes).most_common()),
         "nodes": [
             {"name": n.name, "op": n.op, "type": str(types[n.outputs[0]]), "kernel": kernel_of.get(n.name, "")}

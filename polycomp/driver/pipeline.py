@@ -69,8 +69,9 @@ def _finish(
     layout = lay_out(lowered)
     program = build_program(lowered, layout, kernels)
     objects = {symbol: kernel.object for symbol, kernel in kernels.items()}
-    advised = sorted(s for s, kernel in kernels.items() if options.is_advised(s) and not kernel.refused)
-    tuned = {symbol: "near" if symbol in options.tuned_near else "exact" for symbol in advised}
+    refused = {symbol for symbol, kernel in kernels.items() if kernel.refused}
+    decided = sorted({*kernels, *(site.problem for site in lowered.graph.sites)} - refused)
+    tuned = {s: "near" if s in options.tuned_near else "exact" for s in decided if options.is_advised(s)}
     info = _module_info(imported, lowered, layout, options, tuned)
     return build_module(program, objects, layout.weights, layout.weight_bytes, info, options.target)
 

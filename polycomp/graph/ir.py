@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from polycomp.decisions import Decision
 from polycomp.dtypes import DType
 from polycomp.expr import Expr, Var
 from polycomp.te import Dim, Tensor
@@ -149,13 +150,26 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a pass could go several ways, and the ``decision`` that it made.
+
+    ``problem`` describes what there is to compute; it is equal where the same is to be decided, in all models.
+    ``sources`` are the model's nodes that the decision is about.
+    """
+
+    problem: str
+    decision: Decision
+    sources: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Graph:
     """A program on named tensors, in static single assignment.
 
     ``nodes`` are in topological order; ``types`` has every value's type; ``constants`` the value of those that are
     known (weights included). ``groups`` is empty until the fusion pass has run, then covers all nodes in order.
     ``conditions`` are checked before every run. ``published`` has the names of outputs that users know by another name
-    than the graph does: an output that is called like an input.
+    than the graph does: an output that is called like an input. ``sites`` tell what passes have decided.
     """
 
     name: str
@@ -168,6 +182,7 @@ class Graph:
     groups: tuple[Group, ...] = ()
     conditions: tuple[Condition, ...] = ()
     published: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sites: tuple[Site, ...] = ()
 
     def producers(self) -> dict[str, Node]:
         """The node that makes each value."""

@@ -37,11 +37,15 @@ class Layer:
 
 def filtering_tile(layer: Layer, target: Target) -> int | None:
     """The size of output tiles by which ``layer`` is computed fastest; None when that is a direct convolution."""
-    tiles = [t for t in _TILES if layer.kernel in _KERNELS and t + layer.kernel - 1 in (4, len(POINTS) + 1)]
-    best = min(tiles, key=lambda t: filtered_cycles(layer, t, target), default=None)
+    best = min(filtering_tiles(layer), key=lambda t: filtered_cycles(layer, t, target), default=None)
     if best is None or filtered_cycles(layer, best, target) > _ADVANTAGE * direct_cycles(layer, target):
         return None
     return best
+
+
+def filtering_tiles(layer: Layer) -> list[int]:
+    """The sizes of output tiles by which ``layer`` can be filtered at all."""
+    return [t for t in _TILES if layer.kernel in _KERNELS and t + layer.kernel - 1 in (4, len(POINTS) + 1)]
 
 
 def direct_cycles(layer: Layer, target: Target) -> float:

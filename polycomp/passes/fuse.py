@@ -17,6 +17,7 @@ from polycomp.graph.verify import same_dim
 from polycomp.options import Options
 from polycomp.passes.partition import Partition
 from polycomp.passes.sharing import EXPENSIVE, is_light, share_memory
+from polycomp.passes.sites import Sites
 from polycomp.te import Dim
 
 _PATIENCE = 10
@@ -53,7 +54,7 @@ _ROWS = frozenset(
 
 def fuse(graph: Graph, options: Options) -> Graph:
     """Fill ``Graph.groups``."""
-    partition = Partition(graph)
+    partition, sites = Partition(graph), Sites(options)
     for node in graph.nodes:
         if partition.kind(node) is OpKind.CONTRACTION:
             _grow_epilogue(partition, node)
@@ -66,12 +67,12 @@ def fuse(graph: Graph, options: Options) -> Graph:
             _read_through(partition, node)
     for node in graph.nodes:
         if node.op == "Softmax":
-            _merge_attention(partition, node)
+            _merge_attention(partition, node, sites)
     share_memory(partition)
     _merge_light(partition)
     groups = [partition.finish(g, _anchor(partition, g)) for g in partition.ordered()]
     nodes = tuple(n for g in groups for n in g.nodes)
-    return dataclasses.replace(graph, nodes=nodes, groups=tuple(groups))
+    return sites.note(dataclasses.replace(graph, nodes=nodes, groups=tuple(groups)))
 
 
 def _anchor(partition: Partition, group: int) -> Node:
@@ -161,9 +162,9 @@ def _read_through(partition: Partition, anchor: Node) -> None:
 # Attention: three anchors that become one kernel
 
 
-def _merge_attention(partition: Partition, softmax: Node) -> None:
+def _merge_attention(partition: Partition, softmax: Node, sites: Sites) -> None:
     """Merge a softmax over rows with the product that it alone reads and the product that alone reads it, so that the
-    matrix of scores between them is never in memory.
+    matrix of scores between them is never in memory; unless tuning found that three kernels take less time.
 
     No path leaves and comes back: all that leaves the first two groups is read by the next one alone.
     """
@@ -171,6 +172,10 @@ def _merge_attention(partition: Partition, softmax: Node) -> None:
     first = next((p for v in partition.inputs(group) if (p := _scores(partition, softmax, v)) is not None), None)
     last = _product_of_weights(partition, softmax)
     if first is None or last is None or not all(_is_batched(partition, n) for n in (first, last)):
+        return
+    operands = (partition.graph.types[i] for i in (*first.inputs, last.inputs[1]))
+    problem = f"attention of {' '.join(map(str, operands))}"
+    if not sites.decide(problem, "one kernel", True, (True, False), softmax):
         return
     for product in (first, last):
         partition.merge(group, partition.group(product))

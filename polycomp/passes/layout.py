@@ -18,13 +18,15 @@ from polycomp.graph import Graph, Node, OpKind
 from polycomp.ops.blocked import fills_blocks
 from polycomp.ops.integer import GROUP
 from polycomp.options import Options
-from polycomp.passes.filtering import Layer, filtering_tile
+from polycomp.passes.filtering import Layer, filtering_tile, filtering_tiles
 from polycomp.passes.integers import correction, turned_over, turned_over_number, turns_over
 from polycomp.passes.rewrite import Array, Editor
+from polycomp.passes.sites import Sites
 
 _FEW_CHANNELS = 4
 """Up to here (the image) a convolution reads its input plain: blocks would be mostly padding."""
 
+_DIRECT = "direct"
 
 _FLOATS = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
 _TYPES = (*_FLOATS, DType.INT32, DType.INT8, DType.UINT8)
@@ -47,6 +49,7 @@ class _Blocking:
     def __init__(self, graph: Graph, options: Options) -> None:
         self.editor = Editor(graph)
         self.target = options.target
+        self.sites = Sites(options)
         self.block = block_size(options)
         self.blocked: dict[str, str] = {}
         self.lazily: dict[str, Node] = {}
@@ -59,7 +62,7 @@ class _Blocking:
         for value, node in self.lazily.items():
             if self.editor.users(value) or self.editor.is_output(value):
                 self._to_plain(value, node)
-        return self.editor.finish()
+        return self.sites.note(self.editor.finish())
 
     def _rewrite(self, node: Node) -> str | None:
         """The blocked twin of the node's output; None leaves the node plain."""
@@ -173,7 +176,7 @@ def _words(blocking: _Blocking, x: str, at: Node) -> str:
 
 
 def _filtering_tile(blocking: _Blocking, node: Node, weights: tuple[int, ...]) -> int | None:
-    """The tiles by which to filter a convolution (``passes/filtering``); None leaves it direct."""
+    """The tiles by which to filter a convolution (``passes/filtering``); None leaves it direct. Tuning may choose."""
     outputs, channels, *kernel = weights
     steps = {*node.attributes["strides"], *node.attributes["dilations"], node.attributes["group"]}
     if (
@@ -183,9 +186,13 @@ def _filtering_tile(blocking: _Blocking, node: Node, weights: tuple[int, ...]) -
         or channels % blocking.block
     ):
         return None
-    height, width = blocking.editor.shape(node.outputs[0])[2:]
+    batch, _, height, width = blocking.editor.shape(node.outputs[0])
     layer = Layer(channels, outputs, kernel[0], int(height), int(width))  # type: ignore[arg-type]
-    return filtering_tile(layer, blocking.target)
+    ways = {_DIRECT: None, **{f"F({t}x{t})": t for t in filtering_tiles(layer)}}
+    own = filtering_tile(layer, blocking.target)
+    problem = f"Conv of {batch}x{channels}x{height}x{width} to {outputs} by {kernel[0]}x{kernel[0]}"
+    chosen = blocking.sites.decide(problem, "algorithm", next(w for w in ways if ways[w] == own), list(ways), node)
+    return ways[chosen]
 
 
 def _pool(blocking: _Blocking, node: Node) -> str | None:

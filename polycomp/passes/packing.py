@@ -8,6 +8,7 @@ from polycomp.dtypes import DType
 from polycomp.graph import Graph, Node
 from polycomp.options import Options
 from polycomp.passes.rewrite import Array, Editor
+from polycomp.passes.sites import Sites
 from polycomp.target import Target
 
 _VECTORS = 2
@@ -15,6 +16,7 @@ _MANY_REGISTERS = 32  # enough for tiles of 24 accumulators, four vectors wide
 _MANY_ROWS = 512  # with fewer, the time goes by waiting for the matrix, which narrow panels need more slowly
 _SOME_ROWS = 96  # for which panels of three vectors pay where the rows do not stay in the second-level cache
 _MANY_STEPS = 256  # of the reduction: wide panels were measured from here on
+_PANELS = (2, 3, 4)  # vectors across, among which tuning may choose
 _MORE_LOADS = 1.04  # how much longer a tile two vectors wide takes, whose rows are loaded for fewer products
 
 
@@ -35,12 +37,12 @@ def wide_panel(columns: int, target: Target, dtype: DType = DType.FLOAT32, most:
 
 def pack_matrices(graph: Graph, options: Options) -> Graph:
     """MatMul with a constant matrix, and the bias added to it, as MatMulPacked."""
-    editor = Editor(graph)
+    editor, sites = Editor(graph), Sites(options)
     for name in [n.name for n in editor.nodes()]:
         node = editor.node(name)  # as it is by now: packing one product may change what the next one reads
         if node is not None and node.op == "MatMul" and _is_packable(editor, node):
-            _pack(editor, node, options.target)
-    return editor.finish()
+            _pack(editor, node, options.target, sites)
+    return sites.note(editor.finish())
 
 
 def _is_packable(editor: Editor, node: Node) -> bool:
@@ -48,10 +50,13 @@ def _is_packable(editor: Editor, node: Node) -> bool:
     return node.inputs[1] in editor.constants and a.dtype.is_float and a.rank >= 2 and b.rank == 2 and b.is_static
 
 
-def _pack(editor: Editor, node: Node, target: Target) -> None:
+def _pack(editor: Editor, node: Node, target: Target, sites: Sites) -> None:
     (depth, columns), left = editor.constants[node.inputs[1]].shape, editor.type(node.inputs[0])
     rows = math.prod(d for d in left.shape[:-1] if isinstance(d, int)) if left.is_static else 0
-    width = _panel_for(rows, depth, columns, target, left.dtype)
+    lanes = panel_width(target, left.dtype) // _VECTORS
+    own = _panel_for(rows, depth, columns, target, left.dtype) // lanes
+    problem = f"MatMul of {rows or 'any'}x{depth} by {depth}x{columns} {left.dtype.value}"
+    width = lanes * sites.decide(problem, "panel", own, _PANELS, node)
     packed = editor.emit("PackMatMul", (node.inputs[1],), {"nr": width, "transposed": False}, node)
     last, bias = column_bias(editor, node)
     inputs = (node.inputs[0], packed) if bias is None else (node.inputs[0], packed, bias)
