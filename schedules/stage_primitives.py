@@ -172,12 +172,15 @@ class StagePrimitives(ScheduleState):
         return made
 
     @primitive
-    def rfactor(self, tensor: TensorLike, axis: int, factor: int) -> Tensor:
+    def rfactor(self, tensor: TensorLike, axis: int, factor: int, blocked: bool = False) -> Tensor:
         """Split a reduction over its axis number ``axis`` into ``factor`` independent partial results.
 
         Returns the tensor of partial results, ``<name>.rf``, whose last dimension is the ``factor`` partials;
         ``tensor`` then reduces over those. This is what makes a reduction parallel along the reduced axis. The order
         of additions changes, and with it the rounding of floats.
+
+        Neighbours along the axis go to different partial results, as suits vectors. ``blocked``, each takes one piece
+        of the axis instead, as suits threads, and the partials are the first dimension.
 
         >>> k = pc.reduce_axis(10, "k")
         >>> s = pc.Schedule(pc.compute((), lambda: pc.sum(x[k], axis=k), "t"))
@@ -195,10 +198,21 @@ class StagePrimitives(ScheduleState):
         t[] = 0.0
         for k.lane2 in range(2):
             t[] += t.rf[k.lane2]
+        >>> s = pc.Schedule(pc.compute((), lambda: pc.sum(x[k], axis=k), "t"))
+        >>> _ = s.rfactor("t", 0, 2, blocked=True)
+        >>> s.show()
+        t.rf = memory(float32, [2])
+        for k.lane in range(2):
+            t.rf[k.lane] = 0.0
+            for k.outer in range(5):
+                t.rf[k.lane] += x[k.lane*5 + k.outer]
+        t[] = 0.0
+        for k.lane2 in range(2):
+            t[] += t.rf[k.lane2]
         """
         if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
             raise FactorError(f"rfactor needs a positive int as factor, not {factor!r}")
-        self.kernel, made = stages.rfactor(self.kernel, self.tensor(tensor), axis, factor, self._taken())
+        self.kernel, made = stages.rfactor(self.kernel, self.tensor(tensor), axis, factor, blocked, self._taken())
         return made
 
     @primitive

@@ -264,8 +264,11 @@ def _packed_copy(tensor: Tensor, tiles: Mapping[int, int], reader: Tensor, name:
     return Tensor(name, shape, tensor.dtype, axes, value, reader.source)
 
 
-def rfactor(kernel: Kernel, tensor: Tensor, axis: int, factor: int, taken: set[str]) -> tuple[Kernel, Tensor]:
-    """Split a reduction into ``factor`` partial results per element, and reduce those."""
+def rfactor(
+    kernel: Kernel, tensor: Tensor, axis: int, factor: int, blocked: bool, taken: set[str]
+) -> tuple[Kernel, Tensor]:
+    """Split a reduction into ``factor`` partial results per element, each of every ``factor``-th step or, ``blocked``,
+    of one piece of them, and reduce those."""
     found = statements_for(kernel, tensor)
     update = found[-1]
     if not update.reduce:
@@ -274,9 +277,11 @@ def rfactor(kernel: Kernel, tensor: Tensor, axis: int, factor: int, taken: set[s
     if not 0 <= axis < len(reduced):
         names = ", ".join(f"{i} ({a.name})" for i, a in enumerate(reduced))
         raise FactorError(f"rfactor of {tensor.name!r}: there is no reduction axis {axis}; there are {names}")
-    partial = _partial_results(tensor, update, reduced, axis, factor, fresh_tensor_name(kernel, f"{tensor.name}.rf"))
+    name = fresh_tensor_name(kernel, f"{tensor.name}.rf")
+    partial = _partial_results(tensor, update, reduced, axis, factor, blocked, name)
     lane = Axis(f"{reduced[axis].name}.lane", DType.INT64, factor)
-    rest = dataclasses.replace(update, iters=(*tensor.axes, lane), value=Load(partial, (*tensor.axes, lane)))
+    one = (lane, *tensor.axes) if blocked else (*tensor.axes, lane)
+    rest = dataclasses.replace(update, iters=(*tensor.axes, lane), value=Load(partial, one))
     made = statements_of(partial)
     stages = (*stage_tree(made, taken), *stage_tree((found[0], rest), taken))
     replaced = {s.name: f"{s.name} replaced" for s in found}
@@ -287,17 +292,17 @@ def rfactor(kernel: Kernel, tensor: Tensor, axis: int, factor: int, taken: set[s
 
 
 def _partial_results(
-    tensor: Tensor, update: Statement, reduced: tuple[Axis, ...], axis: int, factor: int, name: str
+    tensor: Tensor, update: Statement, reduced: tuple[Axis, ...], axis: int, factor: int, blocked: bool, name: str
 ) -> Tensor:
     old = reduced[axis]
     count = as_dim(simplify((wrap(old.extent) + (factor - 1)) // factor))
     outer = Axis(f"{old.name}.outer", DType.INT64, count)
     lane = Axis(f"{old.name}.lane", DType.INT64, factor)
-    position = outer * factor + lane
+    position = lane * wrap(count) + outer if blocked else outer * factor + lane
     value = substitute(update.value, {old: position})
     if simplify(wrap(old.extent) % factor) != const(0):
         value = select(compare("lt", position, old.extent), value, reduce_identity(update.reduce, tensor.dtype))
     axes = tuple(outer if a is old else a for a in reduced)
     body = Reduce(update.reduce, value, axes)
-    shape = (*tensor.shape, factor)
-    return Tensor(name, shape, tensor.dtype, (*tensor.axes, lane), body, tensor.source)
+    mine = (lane, *tensor.axes) if blocked else (*tensor.axes, lane)
+    return Tensor(name, tuple(axis.extent for axis in mine), tensor.dtype, mine, body, tensor.source)

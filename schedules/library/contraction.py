@@ -24,7 +24,7 @@ from polycomp.schedules.library.analysis import (
 from polycomp.schedules.library.blocking import is_plain_product, panels_per_block
 from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.elementwise import is_large, parallelize, schedule_elementwise
-from polycomp.schedules.library.epilogue import epilogue_of, loops_in_order
+from polycomp.schedules.library.epilogue import epilogue_of, result_and_loops
 from polycomp.schedules.library.padding import computed_operand, rows_per_block
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.roles import choose_roles, panel_of
@@ -80,13 +80,12 @@ def schedule_contraction(schedule: Schedule, stages: Sequence[Tensor], tensor: T
             schedule_reductions(schedule, [stage], target)
         elif stage is not tensor and stage is not final and (operand is None or stage is not operand.source):
             schedule_elementwise(schedule, stage, target)
-    result = tensor if final is not None else schedule.cache_write(tensor)
-    loops = loops_in_order(schedule, final or tensor, tensor)
     if decide_streamed(schedule, contraction, target):
         if operand is not None:
             schedule_elementwise(schedule, operand.source, target)
-        StreamedProduct(schedule, contraction, result, target).apply(loops)
+        StreamedProduct(schedule, contraction, target).apply(final)
     else:
+        result, loops = result_and_loops(schedule, tensor, final)
         _Tiling(schedule, contraction, result, target).apply(loops)
 
 

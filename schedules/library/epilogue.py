@@ -23,3 +23,10 @@ def loops_in_order(schedule: Schedule, final: Tensor, tensor: Tensor) -> list[Lo
     loops = dict(zip(final.axes, schedule[final].loops, strict=True))
     reads = reads_tensor(final, tensor)
     return [loops[i] for i in reads[0].indices if isinstance(i, Axis)] if reads else list(loops.values())
+
+
+def result_and_loops(schedule: Schedule, tensor: Tensor, final: Tensor | None) -> tuple[Tensor, list[LoopRef]]:
+    """Where the contraction ``tensor`` is to be computed, and the loops of the stage that reads it at its own point:
+    ``final``, or else a copy."""
+    result = tensor if final is not None else schedule.cache_write(tensor)
+    return result, loops_in_order(schedule, final or tensor, tensor)

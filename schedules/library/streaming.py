@@ -2,7 +2,9 @@
 
 Such a product is bound by how fast the matrix arrives. Walking down its columns, a register tile at a time, would touch
 a new page at every step; instead a few rows of the matrix are read side by side from end to end, and the results they
-are added to stay in the caches.
+are added to stay in the caches. The threads share out its columns; where these are few, its rows, each thread then has
+results of its own, which are added up: a share of a narrow matrix's columns is half of each page of memory, so it would
+find its place in half of a cache alone.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import Contraction, constant, depends_on, stride_of
 from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.elementwise import is_large, parallelize, vectorize_innermost
+from polycomp.schedules.library.epilogue import result_and_loops
 from polycomp.schedules.library.roles import choose_roles, panel_of
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
@@ -23,6 +27,7 @@ _LEAST_DEPTH = 32  # a register tile follows so many rows of the matrix at once,
 _TILE_ROWS = 8
 _TILE_VECTORS = 2
 _STREAMS = 16  # rows of the matrix that are read side by side: the hardware follows some tens of streams
+_PAGE_BYTES = 4096  # of memory, which decides about the sets of a cache: beyond it addresses are in no order there
 _SINGLE_ROW_VECTORS = 4
 _SINGLE_ROW_STREAMS = 8  # unrolled: a single row has no other work to hide the latency of its additions
 
@@ -47,9 +52,9 @@ def decide_streamed(schedule: Schedule, contraction: Contraction, target: Target
 class StreamedProduct(Deciding):
     """The steps of scheduling one such product, with what they share."""
 
-    def __init__(self, schedule: Schedule, contraction: Contraction, result: Tensor, target: Target) -> None:
+    def __init__(self, schedule: Schedule, contraction: Contraction, target: Target) -> None:
         super().__init__(schedule, contraction.tensor)
-        self.result = result
+        self.contraction = contraction
         self.roles = choose_roles(contraction)
         self.extents = [constant(a.extent) for a in contraction.tensor.axes]
         self.work = [a.extent for a in (*contraction.tensor.axes, *contraction.tensor.reduce_axes)]
@@ -59,23 +64,56 @@ class StreamedProduct(Deciding):
         vectors = self._decide("vectors", _TILE_VECTORS if self.rows > 1 else _SINGLE_ROW_VECTORS, [1, 2, 3, 4])
         self.width = vectors * self.lanes
 
-    def apply(self, loops: Sequence[LoopRef]) -> None:
-        """Compute the result for some columns at a time; ``loops`` are those of the stage that reads it at its own
+    def apply(self, final: Tensor | None) -> None:
+        """Share out the columns, or else the reduction; ``final`` is the stage that reads the product at its own point,
+        if there is one."""
+        shares = self._shares_of_depth()
+        if shares > 1:
+            self._apply_by_depth(shares, final)
+        else:
+            self._apply_by_columns(*result_and_loops(self.schedule, self.contraction.tensor, final))
+
+    def _shares_of_depth(self) -> int:
+        """Pieces of the reduction, one for each thread; 1 where the columns are shared out instead."""
+        cores, depth = self.target.cores, constant(self.contraction.tensor.reduce_axes[0].extent) or 1
+        alone = all(self.extents[d] == 1 for d in self.roles.batch)
+        if cores == 1 or not alone or not is_large(self.work) or depth < 2 * cores * _STREAMS or depth % cores:
+            return 1
+        row_bytes = (self.extents[-1] or 1) * self.contraction.vector.dtype.bytes
+        return self._decide("shares_of_depth", cores if row_bytes < cores * _PAGE_BYTES else 1, [1, cores])
+
+    def _apply_by_depth(self, shares: int, final: Tensor | None) -> None:
+        """Compute ``shares`` partial results, each from some rows of the matrix, and add them up."""
+        schedule, tensor = self.schedule, self.contraction.tensor
+        partial = schedule.rfactor(tensor, 0, shares, blocked=True)
+        share, *loops = schedule[partial].loops
+        self._place(loops)
+        schedule.parallel(share)
+        result, loops = result_and_loops(schedule, tensor, final)
+        columns, vector = schedule.split(loops[self.roles.vector], self.lanes)
+        schedule.reorder(*(x for x in loops if x is not loops[self.roles.vector]), columns, vector)
+        *spatial, partials = schedule.compute_at(result, columns, Scope.REGISTER)
+        schedule.reorder(partials, spatial[-1])
+        for loop in (spatial[-1], vector):
+            schedule.vectorize(loop)
+
+    def _apply_by_columns(self, result: Tensor, loops: Sequence[LoopRef]) -> None:
+        """Compute ``result`` for some columns at a time; ``loops`` are those of the stage that reads it at its own
         point, in the order of the product's axes."""
         schedule, roles = self.schedule, self.roles
-        chunks, columns = schedule.split(loops[roles.vector], self._chunk())
+        chunks, columns = schedule.split(loops[roles.vector], self._chunk(result))
         batch = [loops[d] for d in roles.batch]
         rows = [] if roles.row is None else [loops[roles.row]]
         schedule.reorder(*batch, chunks, *rows, columns)
-        self._place(schedule.compute_at(self.result, chunks))
+        self._place(schedule.compute_at(result, chunks))
         vectorize_innermost(schedule, [columns], self.lanes)
         if is_large(self.work):
             parallelize(schedule, [*batch, chunks])
 
-    def _chunk(self) -> int:
+    def _chunk(self, result: Tensor) -> int:
         """Columns whose results stay in the second-level cache, in equal shares for all cores, in whole tiles."""
         width, tile = self.extents[-1] or 1, self.width
-        fitting = max(tile, self.target.l2_bytes // 4 // (self.rows * self.result.dtype.bytes))
+        fitting = max(tile, self.target.l2_bytes // 4 // (self.rows * result.dtype.bytes))
         shares = self.target.cores if is_large(self.work) else 1
         count = math.ceil(width / fitting)
         count = math.ceil(count / shares) * shares
@@ -83,8 +121,8 @@ class StreamedProduct(Deciding):
 
     def _place(self, loops: Sequence[LoopRef]) -> None:
         """The product's own loops: a block of the matrix's rows, tiles of columns, tiles of rows, the block."""
-        schedule, rank = self.schedule, self.result.rank
-        spatial, depth = loops[:rank], loops[rank]
+        schedule = self.schedule
+        *spatial, depth = loops
         streams = self._decide("streams", _STREAMS if self.rows > 1 else _SINGLE_ROW_STREAMS, [4, 8, 16, 32])
         blocks, step = schedule.split(depth, streams)
         columns, vector = schedule.split(spatial[-1], self.width)

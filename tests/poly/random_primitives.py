@@ -93,7 +93,7 @@ def _cache_read(rng: random.Random, schedule: Schedule) -> None:
 
 
 def _rfactor(rng: random.Random, schedule: Schedule) -> None:
-    schedule.rfactor(_tensor(rng, schedule), 0, rng.randint(2, 3))
+    schedule.rfactor(_tensor(rng, schedule), 0, rng.randint(2, 3), rng.random() < 0.5)
 
 
 def _pad(rng: random.Random, schedule: Schedule) -> None:

@@ -301,6 +301,29 @@ def test_a_matrix_larger_than_the_first_cache_is_streamed_for_a_few_rows(rows: i
     check((inputs, outputs), target=TINY_CACHES)
 
 
+def _shares_of_depth(definition: Definition) -> int:
+    decided = {d.name: d.value for d in _schedule(definition, TINY_CACHES).decided}
+    return int(decided.get("c.shares_of_depth", 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("followed", [False, True])
+def test_threads_share_out_the_reduction_where_there_are_few_columns(rows: int, followed: bool) -> None:
+    inputs, outputs = matmul(rows, 33, 512)
+    definition = (inputs, outputs) if followed else (inputs[:2], [t for t in outputs[0].inputs() if t.name == "c"])
+    schedule = _schedule(definition, TINY_CACHES)
+    (partial,) = {s.tensor for s in schedule.kernel.statements.values() if s.tensor.name == "c.rf"}
+    share, *_ = schedule[partial].loops
+    assert schedule.loop(share).kind is LoopKind.PARALLEL and schedule.extent(share) == 2
+    check(definition, target=TINY_CACHES)
+
+
+def test_threads_share_out_the_columns_where_each_gets_whole_pages_or_the_reduction_has_no_equal_parts() -> None:
+    assert _shares_of_depth(matmul(1, 2047, 512)) == 2
+    assert _shares_of_depth(matmul(1, 2048, 512)) == 1
+    assert _shares_of_depth(matmul(1, 33, 511)) == 1
+
+
 def test_an_operand_that_a_streamed_product_computes_first_is_vectors() -> None:
     x, w = te.placeholder((5, 37), name="x"), te.placeholder((37, 43), name="w")
     r = te.reduce_axis(37, "r")
