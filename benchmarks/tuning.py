@@ -1,10 +1,10 @@
 """How good searches are: best-so-far after 16, 64 and 256 trials, from a deliberately naive schedule.
 
 On layers taken from the models, three searches start from the smallest of everything (tiles of one vector, no packing,
-nothing asked for ahead): at random, evolutionary, and evolutionary with a learned model. The first figures are how many
-times longer than the best that any of them ever found (or the library's own choice, where that is better) their best
-takes. A schedule that one of them has measured is not measured again for another, so they meet the same times; what is
-measured goes to --log, from which a later run goes on.
+nothing asked for ahead): at random, evolutionary, and evolutionary with a learned model, which has the experience of
+the layers before. The first figures are how many times longer than the best that any of them ever found (or the
+library's own choice, where that is better) their best takes. A schedule that one of them has measured is not measured
+again for another, so they meet the same times; what is measured goes to --log, from which a later run goes on.
 
 With --matmul: a product of 512 x 512 x 512 with a constant matrix, from the naive schedule, beside the machine's peak.
 
@@ -22,7 +22,7 @@ import pathlib
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import rich.console
@@ -41,7 +41,7 @@ from polycomp.target import host_target
 from polycomp.tuner.database import Database
 from polycomp.tuner.evolution import EvolutionarySearch
 from polycomp.tuner.measurer import Measurer, Outcome, Trial
-from polycomp.tuner.model import make_model
+from polycomp.tuner.model import Experience, make_model
 from polycomp.tuner.pool import LocalPool
 from polycomp.tuner.search import RandomSearch, Search
 from polycomp.tuner.session import Budget, Layer, Session, record_of
@@ -56,11 +56,14 @@ NEAR = 1.05
 
 
 def searches(seed: int) -> dict[str, MakeSearch]:
-    """The searches by name."""
+    """The searches by name; the learned models of all layers share their experience."""
+    experience = Experience()
     return {
         "random": lambda space: RandomSearch(space, [space.naive()], random.Random(seed)),
         "evolutionary": lambda space: EvolutionarySearch(space, [space.naive()], random.Random(seed)),
-        "learned": lambda space: EvolutionarySearch(space, [space.naive()], random.Random(seed), make_model()),
+        "learned": lambda space: EvolutionarySearch(
+            space, [space.naive()], random.Random(seed), make_model(experience)
+        ),
     }
 
 
@@ -125,7 +128,12 @@ class Row:
     rate: float
 
 
-def tune_layer(names: tuple[str, str, str], workload: Workload, arguments: argparse.Namespace) -> Row:
+def tune_layer(
+    names: tuple[str, str, str],
+    workload: Workload,
+    competitors: Mapping[str, MakeSearch],
+    arguments: argparse.Namespace,
+) -> Row:
     """All searches on one layer."""
     database = Database(arguments.log) if arguments.log else None
     curves: dict[str, list[float]] = {}
@@ -135,7 +143,7 @@ def tune_layer(names: tuple[str, str, str], workload: Workload, arguments: argpa
         own = _best_so_far(
             workload, lambda space: EvolutionarySearch(space, [space.own], random.Random(0)), 1, measurer
         )
-        for name, make_search in searches(arguments.seed).items():
+        for name, make_search in competitors.items():
             trials = arguments.long if name == "learned" else arguments.trials
             curves[name] = _best_so_far(workload, make_search, trials, measurer)
     seconds = time.monotonic() - begin
@@ -207,12 +215,12 @@ def main() -> int:
     options = Options(threads=arguments.threads)
     by_model = [model_layers(path, options) for path in find_models(arguments.models, arguments.only)]
     chosen = choose_layers(by_model, arguments.skip + arguments.layers)[arguments.skip :]
-    rows = []
+    rows, competitors = [], searches(arguments.seed)
     for layer in chosen:
         print(f"{layer.model}: {layer.call.symbol} {layer.shape} ...", file=sys.stderr)
         workload = workload_of_call(layer.call, (), options.kernel_target)
         names = (layer.model, layer.call.symbol.rpartition("_")[0], layer.shape)
-        rows.append(tune_layer(names, workload, arguments))
+        rows.append(tune_layer(names, workload, competitors, arguments))
     if arguments.json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     elif rows:

@@ -13,6 +13,7 @@ from polycomp.tuner.model import CostModel
 from polycomp.tuner.search import Search
 from polycomp.tuner.space import Point, Space
 
+_PARENTS_SHARE = 0.2  # of the first points that a model has foreseen: parents that are not good yet teach little
 _FAILED = 4.0  # how many times longer than the slowest a failure is taken to be, by the model
 
 
@@ -48,20 +49,24 @@ class EvolutionarySearch(Search):
         self.settings = settings or EvolutionSettings()
 
     def _propose(self, count: int) -> Sequence[Point]:
-        if len(self.measured) < self.settings.beginning:
-            return self._new_points(self._draws(random_share=0.5), count)
-        if self.model is None:
-            return self._new_points(self._draws(self.settings.random_share), count)
-        return self._best_predicted(self.model, count)
+        model, beginning = self.model, len(self.measured) < self.settings.beginning
+        if model is not None and self.measured:
+            self._teach(model)
+            foreign_share = 1 - _PARENTS_SHARE if beginning else self.settings.foreign_share
+            if model.foresees or not beginning:
+                return self._best_predicted(model, count, foreign_share)
+        return self._new_points(self._draws(0.5 if beginning else self.settings.random_share), count)
 
-    def _best_predicted(self, model: CostModel, count: int) -> Sequence[Point]:
-        """The most promising of many offspring, and some at random."""
+    def _teach(self, model: CostModel) -> None:
         slowest = max((s for s, _ in self.measured if s < math.inf), default=1.0)
         times = [s if s < math.inf else _FAILED * slowest for s, _ in self.measured]
         model.fit([p.features for _, p in self.measured], times)
+
+    def _best_predicted(self, model: CostModel, count: int, foreign_share: float) -> Sequence[Point]:
+        """The most promising of many offspring and points of random paths, and some at random."""
         by_chance = sum(self.chance.random() < self.settings.random_share for _ in range(count))
         known = set(self._known)
-        candidates = self._new_points(self._draws(self.settings.foreign_share), count * self.settings.offspring)
+        candidates = self._new_points(self._draws(foreign_share), count * self.settings.offspring)
         if not candidates:
             return []
         predicted = model.predict([p.features for p in candidates])

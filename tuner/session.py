@@ -16,7 +16,7 @@ from polycomp.tuner.budget import Standing, expected_gain
 from polycomp.tuner.database import Database
 from polycomp.tuner.evolution import EvolutionarySearch
 from polycomp.tuner.measurer import Measurer, Outcome, Trial
-from polycomp.tuner.model import make_model
+from polycomp.tuner.model import Experience, make_model
 from polycomp.tuner.record import Record
 from polycomp.tuner.search import Search
 from polycomp.tuner.space import Point, Space
@@ -71,8 +71,10 @@ class Layer:
 
 
 def library_first(seed: int = 0) -> MakeSearch:
-    """The usual search: evolution from the library's own choice, with a learned model."""
-    return lambda space: EvolutionarySearch(space, [space.own], random.Random(seed), make_model())
+    """The usual search: evolution from the library's own choice, with learned models, which all layers that it is made
+    for share their experience with."""
+    experience = Experience()
+    return lambda space: EvolutionarySearch(space, [space.own], random.Random(seed), make_model(experience))
 
 
 class Watcher:

@@ -163,7 +163,7 @@ class _Scheduling:
         large = is_large([*scores.shape, *(a.extent for a in scores.reduce_axes)])
         where = batch[-1] if batch else tile
         if large:
-            where = parallelize(schedule, batch or [tile]) or where
+            where = parallelize(schedule, batch or [tile], self.target) or where
         for copy in packed:
             if batch:
                 schedule.vectorize(schedule.compute_at(copy, where)[-1])

@@ -496,7 +496,7 @@ class _Tiling(Deciding):
             shared = [*outer.batch, *outer.row_blocks]
         where = shared[-1] if shared else None
         if shared and is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)]):
-            where = parallelize(schedule, shared)
+            where = parallelize(schedule, shared, self.target)
         self._place_operand(outer, where)
         if packed is None:
             return where

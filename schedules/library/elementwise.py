@@ -10,7 +10,8 @@ from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Dim, Tensor
 
-_PARALLEL_ITERATIONS = (2, 4, 8, 16, 32, 64, 128, 256)  # how many may be asked for
+_ENOUGH_ITERATIONS = 64  # to share out, so that the shares are about equal
+_ITERATIONS = (4, 16, _ENOUGH_ITERATIONS, 256)  # how many may be asked for
 
 PARALLEL_ELEMENTS = 16384
 """Below this many elements a kernel is over before a second thread has woken up."""
@@ -23,7 +24,7 @@ def schedule_elementwise(schedule: Schedule, tensor: Tensor, target: Target) -> 
         return
     outer = vectorize_innermost(schedule, loops, lanes_for(tensor, target))
     if is_large(tensor.shape):
-        parallelize(schedule, outer)
+        parallelize(schedule, outer, target)
 
 
 def lanes_for(tensor: Tensor, target: Target) -> int:
@@ -56,12 +57,13 @@ def is_large(shape: Sequence[Dim]) -> bool:
     return total >= PARALLEL_ELEMENTS
 
 
-def parallelize(schedule: Schedule, loops: Sequence[LoopRef], enough: int = 64) -> LoopRef | None:
-    """Fuse loops from the outside until there are ``enough`` iterations to share out, and run them in parallel."""
+def parallelize(schedule: Schedule, loops: Sequence[LoopRef], target: Target) -> LoopRef | None:
+    """Fuse loops from the outside until there are enough iterations to share out, and run them in parallel."""
     if not loops:
         return None
     outer, rest = loops[0], list(loops[1:])
-    enough = schedule.decide(f"{outer.name}.parallel_iterations", enough, _PARALLEL_ITERATIONS)
+    possible = _ITERATIONS if target.cores > 1 else (_ENOUGH_ITERATIONS,)
+    enough = schedule.decide(f"{outer.name}.parallel_iterations", _ENOUGH_ITERATIONS, possible)
     while rest and constant(schedule.extent(rest[0])) is not None:
         count = constant(schedule.extent(outer))
         if count is not None and count >= enough:

@@ -135,7 +135,7 @@ def _schedule_rows(schedule: Schedule, main: Tensor, own: list[Tensor], lanes: i
     if row is not None:
         _prefetch_next_row(schedule, [*own, main], passes, target)
     if rows and any(map(_is_big_domain, (*own, main))):
-        parallelize(schedule, rows)
+        parallelize(schedule, rows, target)
 
 
 def _prefetch_next_row(
@@ -268,7 +268,7 @@ def _schedule_columns(schedule: Schedule, main: Tensor, own: list[Tensor], lanes
     schedule.vectorize(vector)
     outside = [*rows, *([blocks] if blocks else [])]
     if outside and any(map(_is_big_domain, (*own, main))):
-        parallelize(schedule, outside)
+        parallelize(schedule, outside, target)
 
 
 def _place_column(schedule: Schedule, tensor: Tensor, attach: LoopRef | None, lanes: int) -> None:

@@ -108,7 +108,7 @@ class StreamedProduct(Deciding):
         self._place(schedule.compute_at(result, chunks))
         vectorize_innermost(schedule, [columns], self.lanes)
         if is_large(self.work):
-            parallelize(schedule, [*batch, chunks])
+            parallelize(schedule, [*batch, chunks], self.target)
 
     def _chunk(self, result: Tensor) -> int:
         """Columns whose results stay in the second-level cache, in equal shares for all cores, in whole tiles."""

@@ -134,7 +134,8 @@ class _Blocks(Deciding):
         if self._decide("share_out", *self._shares()) == _BLOCKS:
             self.schedule.parallel(self.schedule.fuse(outer, block))
         else:
-            fused, *_ = [parallelize(self.schedule, loops) for loops in (shared_products, shared, shared_data)]
+            stages = (shared_products, shared, shared_data)
+            fused, *_ = [parallelize(self.schedule, loops, self.target) for loops in stages]
             around = columns if columns.name in loop_names(self.schedule.tree) else fused
         if asking is not None and around is not None:
             self.schedule.prefetch(self.weights, asking, 1, around=around)
