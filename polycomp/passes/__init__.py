@@ -13,13 +13,13 @@ from polycomp.passes.fuse import fuse
 from polycomp.passes.grouped import split_groups
 from polycomp.passes.integers import pack_integers
 from polycomp.passes.layout import choose_layout
-from polycomp.passes.packing import pack_matrices, panel_width
+from polycomp.passes.packing import pack_matrices
 from polycomp.passes.quantized import integer_products
 from polycomp.passes.recognise import recognise
 from polycomp.passes.simplify import dead_code, eliminate_common, simplify
 from polycomp.passes.zero_points import take_out_zero_points
 
-__all__ = ["PASSES", "Pass", "panel_width", "run_passes"]
+__all__ = ["PASSES", "Pass", "run_passes"]
 
 Pass = Callable[[Graph, Options], Graph]
 

@@ -7,7 +7,8 @@ import numpy as np
 from polycomp.dtypes import DType
 from polycomp.graph import Graph, Node
 from polycomp.options import Options
-from polycomp.passes.packing import column_bias, panel_width
+from polycomp.panels import panel_width
+from polycomp.passes.packing import column_bias
 from polycomp.passes.rewrite import Array, Editor
 from polycomp.target import Target
 

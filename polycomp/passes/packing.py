@@ -7,32 +7,15 @@ import math
 from polycomp.dtypes import DType
 from polycomp.graph import Graph, Node
 from polycomp.options import Options
+from polycomp.panels import NARROW, panel_width, wide_panel
 from polycomp.passes.rewrite import Array, Editor
 from polycomp.passes.sites import Sites
 from polycomp.target import Target
 
-_VECTORS = 2
-_MANY_REGISTERS = 32  # enough for tiles of 24 accumulators, four vectors wide
 _MANY_ROWS = 512  # with fewer, the time goes by waiting for the matrix, which narrow panels need more slowly
 _SOME_ROWS = 96  # for which panels of three vectors pay where the rows do not stay in the second-level cache
 _MANY_STEPS = 256  # of the reduction: wide panels were measured from here on
 _PANELS = (2, 3, 4)  # vectors across, among which tuning may choose
-_MORE_LOADS = 1.04  # how much longer a tile two vectors wide takes, whose rows are loaded for fewer products
-
-
-def panel_width(target: Target, dtype: DType = DType.FLOAT32) -> int:
-    """Columns of one packed panel: two vector registers of elements (float16 is computed in float32)."""
-    return _VECTORS * target.lanes(max(4, dtype.bytes))
-
-
-def wide_panel(columns: int, target: Target, dtype: DType = DType.FLOAT32, most: int = 4) -> int:
-    """Columns of one packed panel of a matrix of so many, where there are many rows to multiply with it: up to
-    ``most`` vectors if the target has the registers for it, as few as possible of them filled up with zeros."""
-    narrow = panel_width(target, dtype)
-    if target.vector_registers < _MANY_REGISTERS:
-        return narrow
-    widths = [narrow * vectors // _VECTORS for vectors in range(most, _VECTORS - 1, -1)]
-    return min(widths, key=lambda w: -(-columns // w) * w * (_MORE_LOADS if w == narrow else 1.0))
 
 
 def pack_matrices(graph: Graph, options: Options) -> Graph:
@@ -53,7 +36,7 @@ def _is_packable(editor: Editor, node: Node) -> bool:
 def _pack(editor: Editor, node: Node, target: Target, sites: Sites) -> None:
     (depth, columns), left = editor.constants[node.inputs[1]].shape, editor.type(node.inputs[0])
     rows = math.prod(d for d in left.shape[:-1] if isinstance(d, int)) if left.is_static else 0
-    lanes = panel_width(target, left.dtype) // _VECTORS
+    lanes = panel_width(target, left.dtype) // NARROW
     own = _panel_for(rows, depth, columns, target, left.dtype) // lanes
     problem = f"MatMul of {rows or 'any'}x{depth} by {depth}x{columns} {left.dtype.value}"
     width = lanes * sites.decide(problem, "panel", own, _PANELS, node)

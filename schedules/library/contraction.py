@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from polycomp.panels import panel_width, wide_panel
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import (
     Contraction,
@@ -43,7 +44,8 @@ LINES_PER_RUN = 4  # of a panel that a tile asks for at once before a run of the
 MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 48  # fewer rows take less time than the copy: measured for 34 to 256 rows of 34 to 512 steps
 _MANY_TILES = 64  # of rows: so many that the first one, which waits for the panels of a block, is a small part
-_MANY_STEPS = 256  # of the reduction: blocks of columns were measured from here on
+_MANY_STEPS = 256  # of the reduction: blocks of columns and wide panels were measured from here on
+_MANY_ROWS, _SOME_ROWS = 192, 96  # for which panels of four and of three vectors were measured to pay
 _NARROW = 2  # vectors in a panel of constants that few rows wait for
 _WIDEST_ROW = 16  # vectors in the tile of a single row: long enough to stream through memory
 STEPS_UNROLLED = 2  # the loop's own instructions take cycles of the units that multiply
@@ -188,10 +190,10 @@ class _Tiling(Deciding):
         self.target = target
         self.roles = choose_roles(contraction)
         self.lanes = target.lanes(max(contraction.tensor.dtype.bytes, 4))
+        self.is_plain = is_plain_product(contraction, self.roles)
         self.tile = self._choose_tile()
         self.operand = computed_operand(contraction)
         self.rows_per_block = self._decide_rows_per_block()
-        self.is_plain = is_plain_product(contraction, self.roles)
         self.panels = self._decide_panels() if self.is_plain else 0
 
     def apply(self, loops: Sequence[LoopRef]) -> None:
@@ -233,17 +235,30 @@ class _Tiling(Deciding):
         if self._extent(self.roles.row) == 1:
             widths = [w for w in (1, 2, 4, 8, _WIDEST_ROW, 24) if w <= vectors]
             return Tile(1, 1, 1, self._decide("row_vectors", min(vectors, _WIDEST_ROW), widths) * self.lanes)
-        outer, rows, width = self._choose(vectors, range(1, min(vectors, 4) + 1))
+        outer, rows, width = self._choose(vectors, range(1, min(vectors, 4) + 1), self._vectors_of_many_rows())
         return Tile(outer, rows, 1, width * self.lanes)
 
-    def _choose(self, vectors: int, allowed: Sequence[int]) -> tuple[int, int, int]:
+    def _vectors_of_many_rows(self) -> int | None:
+        """Vectors across the tiles of a plain product whose matrix is copied into panels for many rows; None where the
+        costs of tiles tell."""
+        rows, depth = self._extent(self.roles.row), self._depth()
+        most = 4 if rows >= _MANY_ROWS else 3 if rows >= _SOME_ROWS and depth >= 2 * _MANY_STEPS else 0
+        if not self.is_plain or depth < _MANY_STEPS or not most:
+            return None
+        tensor = self.contraction.tensor
+        width = wide_panel(constant(tensor.axes[-1].extent) or 1, self.target, tensor.dtype, most)
+        return width // self.lanes if width > panel_width(self.target, tensor.dtype) else None
+
+    def _choose(self, vectors: int, allowed: Sequence[int], preferred: int | None = None) -> tuple[int, int, int]:
+        """The tile of one of the ``allowed`` numbers of vectors, of the ``preferred`` one if there is one."""
         row = self._row_cycles()
 
         def arrival(width: int) -> Arrival:
             return column_arrival(self._depth(), width, vectors, self.target, row)
 
         space = (self._extent(self.roles.outer_row), self._extent(self.roles.row), vectors)
-        tile = choose_tile(space, self._registers(), allowed, arrival, self._depth())
+        best = allowed if preferred is None else [preferred]
+        tile = choose_tile(space, self._registers(), best, arrival, self._depth())
         possible = [t for width in allowed for t in row_tiles(space, width, self._registers())]
         return self._decide("tile", tile, possible)
 

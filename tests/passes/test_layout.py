@@ -10,10 +10,11 @@ from polycomp.dtypes import DType
 from polycomp.expr import Var
 from polycomp.graph import Graph, Symbol
 from polycomp.options import Options
+from polycomp.panels import panel_width, wide_panel
 from polycomp.passes.fold import fold_constants
 from polycomp.passes.grouped import split_groups
 from polycomp.passes.layout import choose_layout
-from polycomp.passes.packing import pack_matrices, panel_width, wide_panel
+from polycomp.passes.packing import pack_matrices
 from polycomp.target import parse_target
 
 TARGET = parse_target("x86_64-linux-gnu,features=avx2+fma")  # blocks of 8, panels of 16

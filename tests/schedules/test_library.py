@@ -324,6 +324,19 @@ def test_threads_share_out_the_columns_where_each_gets_whole_pages_or_the_reduct
     assert _shares_of_depth(matmul(1, 33, 511)) == 1
 
 
+@pytest.mark.parametrize(
+    ("registers", "rows", "depth", "vectors"), [(32, 192, 256, 4), (32, 96, 512, 3), (16, 192, 256, 2)]
+)
+def test_tiles_for_many_rows_of_a_matrix_that_is_copied_are_wide(
+    registers: int, rows: int, depth: int, vectors: int
+) -> None:
+    target = dataclasses.replace(SMALL, vector_bytes=64, vector_registers=registers, l1_bytes=49152, l2_bytes=2 << 20)
+    decided = {d.name: d.value for d in _schedule(matmul(rows, 192, depth), target).decided}
+    assert decided["c.pack"]
+    tile = decided["c.tile"]
+    assert isinstance(tile, tuple) and tile[2] == vectors
+
+
 def test_an_operand_that_a_streamed_product_computes_first_is_vectors() -> None:
     x, w = te.placeholder((5, 37), name="x"), te.placeholder((37, 43), name="w")
     r = te.reduce_axis(37, "r")
