@@ -24,7 +24,7 @@ Times = Mapping[str, float]
 """Seconds of kernels at their best, by symbol."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
     """A ``problem`` that the model has ``count`` times, and the decision ``name`` about it, which is ``own`` without
     tuning. ``ways`` have for each alternative the calls per inference by which all of them are computed, without those
@@ -54,7 +54,7 @@ class Choice:
         return min(known, key=lambda way: known[way]) if self.own in known else self.own
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Ways:
     """The ``choices`` of a model; ``calls`` of its kernels per inference, as the passes decide without tuning."""
 

@@ -10,6 +10,11 @@ from typing import Any
 Polycomp = Any
 
 
+def trials(log: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of kernels; whether there are some of ways depends on how fast these are."""
+    return [record for record in map(json.loads, log.read_text().splitlines()) if not record["way"]]
+
+
 def test_tune_then_compile(polycomp: Polycomp, model: pathlib.Path, tmp_path: pathlib.Path) -> None:
     log = tmp_path / "tune.jsonl"
     tuned = polycomp("tune", model, "--trials", "6", "--threads", "1", "--jobs", "1", "--db", log)
@@ -18,14 +23,12 @@ def test_tune_then_compile(polycomp: Polycomp, model: pathlib.Path, tmp_path: pa
     assert re.search(r"^6 trials in .*, [\d.]+ per second$", tuned.out, re.MULTILINE)
     assert re.search(r"the spaces of \d+ kernels? have about [\d.e+]+ points", tuned.out)
     assert f"the log is {log}" in tuned.out
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [r["status"] for r in records] == ["ok"] * 6
-    kernels = {r["symbol"] for r in records}
+    assert [r["status"] for r in trials(log)] == ["ok"] * 6
     compiled = polycomp("compile", model, "-o", tmp_path / "small.pcm", "--threads", "1", "--db", log)
-    assert f"({len(kernels)} of them tuned)" in compiled.out
+    assert re.search(r"\(1 of them tuned(, 1 problem solved in a measured way)?\)", compiled.out)
     more = polycomp("tune", model, "--trials", "2", "--threads", "1", "--jobs", "1", "--db", log, "--resume")
     assert "the log has 6 measurements of these kernels" in more.err
-    known = [(r["workload"], json.dumps(r["decisions"])) for r in map(json.loads, log.read_text().splitlines())]
+    known = [(r["workload"], json.dumps(r["decisions"])) for r in trials(log)]
     assert len(known) == len(set(known)) == 8
 
 

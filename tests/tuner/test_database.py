@@ -64,6 +64,7 @@ def test_a_line_says_everything_by_name(database: Database) -> None:
         "own": False,
         "calls": None,
         "when": None,
+        "way": False,
     }
 
 
