@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 from polycomp.expr.nodes import (
@@ -94,6 +95,7 @@ def free_vars(e: Expr) -> frozenset[Var]:
     return frozenset(n for n in walk(e) if isinstance(n, Var))
 
 
+@functools.lru_cache(maxsize=4096)  # a schedule asks for those of the same statements at every step
 def loads(e: Expr) -> tuple[Load, ...]:
     """All loads in ``e``, in evaluation order, repeats included."""
     return tuple(n for n in walk(e) if isinstance(n, Load))
