@@ -90,6 +90,7 @@ def substitute(e: Expr, values: Mapping[Var, Expr]) -> Expr:
     return transform(e, lambda n: values.get(n) if isinstance(n, Var) else None)
 
 
+@functools.lru_cache(maxsize=16384)
 def free_vars(e: Expr) -> frozenset[Var]:
     """All variables that occur in ``e`` (those of a reduction's axes included)."""
     return frozenset(n for n in walk(e) if isinstance(n, Var))

@@ -105,7 +105,10 @@ Node = Loop | Leaf | Allocate
 
 def walk(nodes: tuple[Node, ...], path: tuple[Node, ...] = ()) -> Iterator[tuple[Node, tuple[Node, ...]]]:
     """All nodes in execution order, each with the nodes that enclose it, outermost first."""
-    for node in nodes:
-        yield node, path
+    stack = [(node, path) for node in reversed(nodes)]
+    while stack:
+        node, around = stack.pop()
+        yield node, around
         if not isinstance(node, Leaf):
-            yield from walk(node.body, (*path, node))
+            inner = (*around, node)
+            stack.extend((child, inner) for child in reversed(node.body))
