@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from polycomp.driver.closeness import disagreement
 from polycomp.runtime import Module, ModuleParts, dims, load_parts
 from polycomp.tuner.serving import ProcessFailure
 from polycomp.tuner.status import Status
-from polycomp.tuner.timing import Effort, Run, compare
+from polycomp.tuner.timing import Effort, Run, best_round, compare
 
 Array = np.ndarray[Any, Any]
 Feed = Mapping[str, Array]
@@ -30,7 +29,7 @@ OPEN_SIZE = 64
 
 _KEPT = 4  # workloads whose inputs are kept at the same time
 _MOST_COPIES = 16  # of a workload's constants
-_RUNS = 15  # that tell the time of the reference
+_ROUNDS = 15  # that tell the time of the reference
 _SETTLING_SECONDS = 0.1  # until the system has given the threads of a new process cores of their own
 
 
@@ -127,12 +126,12 @@ class _Setup:
         return Measured(seconds, found.samples)
 
     def _usual_seconds(self) -> float:
-        """The library's time, by which all others are told."""
+        """The library's time, by which all others are told: the best of some rounds, as in comparisons."""
         run = self._runner(self.library)
         begin = time.monotonic()
         while time.monotonic() - begin < _SETTLING_SECONDS:
             run()
-        return statistics.median(run() for _ in range(_RUNS))
+        return best_round(run, _ROUNDS, self.effort)
 
     def _results(self, module: Module) -> Feed:
         """The outputs as vectors: schedules may merge dimensions."""

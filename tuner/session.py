@@ -43,7 +43,9 @@ class Budget:
 class Layer:
     """A kernel of the model in the course of tuning. It is called ``calls`` times per inference without tuning.
 
-    ``own`` are the seconds of the library's own schedule; ``counts`` tell how many trials had each status.
+    ``own`` are the seconds of the library's own schedule, as those of all others are told beside it; ``quickest`` are
+    those of the fastest round of any schedule, by which kernels are compared with other ones; ``counts`` tell how many
+    trials had each status.
     """
 
     def __init__(self, workload: Workload, calls: int, make_search: MakeSearch) -> None:
@@ -52,6 +54,7 @@ class Layer:
         self.search = make_search(self.space)
         self.standing = Standing(calls)
         self.own: float | None = None
+        self.quickest: float | None = None
         self.counts: dict[Status, int] = {}
 
     @property
@@ -63,8 +66,10 @@ class Layer:
     def trials(self) -> int:
         return sum(self.counts.values())
 
-    def learn(self, point: Point, status: Status, seconds: float | None) -> None:
+    def learn(self, point: Point, status: Status, seconds: float | None, samples: Sequence[float]) -> None:
         """Take a measurement into account."""
+        if status is Status.OK and seconds is not None:
+            self.quickest = min(self.quickest or math.inf, min(samples, default=seconds))
         self.search.observe(point, seconds if status is Status.OK else None)
         if point.loops == self.space.own.loops and seconds is not None:
             self.own = seconds
@@ -215,7 +220,7 @@ class Session:
 
     def _note(self, layer: Layer, point: Point, trial: Trial, outcome: Outcome) -> None:
         layer.counts[outcome.status] = layer.counts.get(outcome.status, 0) + 1
-        layer.learn(point, outcome.status, outcome.seconds)
+        layer.learn(point, outcome.status, outcome.seconds, outcome.samples)
         if self.database is not None:
             self.database.append(_with_circumstances(record_of(trial, outcome), layer, point))
         self.watcher.outcome(layer, outcome)
@@ -242,8 +247,12 @@ def _with_circumstances(record: Record, layer: Layer, point: Point) -> Record:
 
 
 def best_times(layers: Iterable[Layer]) -> dict[str, float]:
-    """Seconds of the fastest schedule of each kernel that has been measured, by symbol."""
-    return {layer.workload.symbol: layer.best for layer in layers if layer.best is not None}
+    """Seconds of each kernel that has been measured at its best, by symbol, to compare kernels with each other.
+
+    What is told beside the library's own time inherits the luck with which that was measured; the fastest round of all
+    that a kernel ever had, minutes apart, was undisturbed.
+    """
+    return {layer.workload.symbol: layer.quickest for layer in layers if layer.quickest is not None}
 
 
 def _fastest(known: Mapping[Value, float]) -> Value:
@@ -267,5 +276,5 @@ def _replay(layer: Layer, record: Record) -> bool:
     point = layer.space.draw(record.decisions)
     if point is None or record.status not in set(Status):
         return False
-    layer.learn(point, Status(record.status), record.seconds)
+    layer.learn(point, Status(record.status), record.seconds, record.samples)
     return True

@@ -76,6 +76,12 @@ def compare(candidate: Run, incumbent: Run, effort: Effort) -> Comparison:
     return Comparison(min(samples) / min(others), _half_width(logs), tuple(samples))
 
 
+def best_round(run: Run, rounds: int, effort: Effort) -> float:
+    """The seconds of a run in the best of so many rounds."""
+    expected = min(run(), run())
+    return min(_round(run, expected, effort)[0] for _ in range(rounds))
+
+
 def _round(run: Run, expected: float, effort: Effort) -> tuple[float, float]:
     """The median of some runs, and how long all took."""
     count = max(1, min(_MOST_RUNS, round(effort.round_seconds / (expected + _OVERHEAD))))
