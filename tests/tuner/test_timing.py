@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from polycomp.tuner.timing import Effort, Run, compare
+from polycomp.tuner.timing import Effort, Run, best_round, compare
 
 
 class Machine:
@@ -39,12 +39,20 @@ def test_noise_takes_more_rounds_up_to_the_limit() -> None:
     assert long.ratio == pytest.approx(1.0, rel=0.1)
 
 
-def test_disturbances_of_single_rounds_make_no_program_faster() -> None:
+def disturbed_program(seconds: float) -> Run:
+    """As by a neighbour that takes half of the memory's time, now and then."""
     chance = random.Random(3)
+    return lambda: seconds * (3.0 if chance.random() < 0.35 else chance.uniform(1.0, 1.02))
 
-    def disturbed() -> float:  # as by a neighbour that takes half of the memory's time, now and then
-        return 0.015 * (3.0 if chance.random() < 0.35 else chance.uniform(1.0, 1.02))
 
+@pytest.mark.parametrize("seconds", [0.015, 5e-5])
+def test_the_best_round_is_undisturbed(seconds: float) -> None:
+    run = disturbed_program(seconds)
+    assert all(best_round(run, 15, Effort()) == pytest.approx(seconds, rel=0.03) for _ in range(50))
+
+
+def test_disturbances_of_single_rounds_make_no_program_faster() -> None:
+    disturbed = disturbed_program(0.015)
     ratios = [compare(disturbed, disturbed, Effort().twice).ratio for _ in range(300)]
     assert min(ratios) > 0.9
     assert sum(ratio > 1.1 for ratio in ratios) < 0.05 * len(ratios)  # those that were given up at the first look
