@@ -7,7 +7,7 @@ import math
 import random
 import time
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from polycomp.decisions import Decisions, Value
@@ -28,6 +28,7 @@ from polycomp.tuner.workload import Workload
 MakeSearch = Callable[[Space], Search]
 
 _BATCH = 8
+_BATCHES_BEGUN, _WORTH = 2, 0.5
 _FIRST_BATCH = 2  # the library's own choice and one other: all layers are known soon
 _LEAST_GAIN = 0.03  # of another way: kernels that were measured minutes apart do not tell less from chance
 
@@ -75,6 +76,9 @@ class Layer:
             self.own = seconds
 
 
+_Batch = list[tuple[Layer, Point]]
+
+
 def library_first(seed: int = 0) -> MakeSearch:
     """The usual search: evolution from the library's own choice, with learned models, which all layers that it is made
     for share their experience with."""
@@ -106,6 +110,7 @@ class Session:
         self.ways = ways or Ways(Counter({x.workload.symbol: x.calls for x in layers}))
         self._target = self.layers[0].workload.target.key if self.layers else ""
         self.trials = 0
+        self._waiting: dict[int, tuple[Layer, Point, Trial]] = {}
         self._told = self._ways_in_log()
         self._began = time.monotonic()
 
@@ -133,13 +138,19 @@ class Session:
         return known.total()
 
     def run(self, budget: Budget) -> None:
-        """Tune until the budget is spent or every space is exhausted."""
+        """Tune until the budget is spent or every space is exhausted.
+
+        While a batch is measured the next one is made, of other layers where these are nearly as much worth it: to draw
+        schedules takes as long as to time them.
+        """
+        begun: deque[_Batch] = deque()
         try:
-            while (count := self._affordable(budget)) > 0:
-                batch = self._next_batch(count)
-                if not batch:
+            while True:
+                while len(begun) < _BATCHES_BEGUN and (batch := self._begin(budget, begun)):
+                    begun.append(batch)
+                if not begun:
                     return
-                self._measure(batch)
+                self._finish(begun.popleft())
                 self._compare_ways()
                 self._tell_ways(final=False)
         finally:
@@ -152,10 +163,11 @@ class Session:
         most = max(_BATCH, self.measurer.capacity)
         return most if budget.trials is None else min(most, budget.trials - self.trials)
 
-    def _next_batch(self, count: int) -> list[tuple[Layer, Point]]:
-        """Up to ``count`` points: of the layer whose turn it is, or a few each of layers that had none yet."""
-        batch: list[tuple[Layer, Point]] = []
-        asked: list[Layer] = []
+    def _next_batch(self, count: int, busy: Iterable[Layer]) -> _Batch:
+        """Up to ``count`` points: of the layer whose turn it is, or a few each of layers that had none yet; none of
+        ``busy`` layers, which are about to learn something."""
+        batch: _Batch = []
+        asked = list(busy)
         while len(batch) < count:
             layer = next_layer(self.layers, asked)
             if layer is None:
@@ -167,16 +179,30 @@ class Session:
             batch += [(layer, point) for point in points]
         return batch
 
-    def _measure(self, batch: Sequence[tuple[Layer, Point]]) -> None:
-        waiting: dict[int, tuple[Layer, Point, Trial]] = {}
+    def _begin(self, budget: Budget, begun: Iterable[_Batch]) -> _Batch:
+        """Submit another batch while there are ``begun`` ones; empty when there is nothing more for now."""
+        count, busy = self._affordable(budget), [layer for batch in begun for layer, _ in batch]
+        batch = self._next_batch(count, busy) if count > 0 and self._may_begin_beside(busy) else []
         for layer, point in batch:
             self.trials += 1
             trial = Trial(self.trials, layer.workload, point.decisions)
-            waiting[trial.number] = layer, point, trial
+            self._waiting[trial.number] = layer, point, trial
             self.measurer.submit(trial)
-        while waiting:
+        return batch
+
+    def _may_begin_beside(self, busy: Sequence[Layer]) -> bool:
+        """Whether a layer that is not ``busy`` is new, or promises half of what the busy ones do."""
+        layer = next_layer(self.layers, busy)
+        if layer is None or not busy or not layer.standing.batches:
+            return layer is not None
+        return expected_gain(layer.standing) >= _WORTH * max(expected_gain(x.standing) for x in busy)
+
+    def _finish(self, batch: _Batch) -> None:
+        """Wait until all of a batch is measured; outcomes of later batches are noted as they come."""
+        points = {id(point) for _, point in batch}
+        while any(id(point) in points for _, point, _ in self._waiting.values()):
             for outcome in self.measurer.collect():
-                self._note(*waiting.pop(outcome.number), outcome)
+                self._note(*self._waiting.pop(outcome.number), outcome)
         for layer in dict.fromkeys(layer for layer, _ in batch):
             layer.standing.update(layer.best)
 
