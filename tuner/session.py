@@ -207,7 +207,7 @@ class Session:
             layer.standing.update(layer.best)
 
     def _compare_ways(self) -> None:
-        """Turn to the layers of the fastest ways, and write down what is new of these."""
+        """Turn to the layers of the fastest ways."""
         times = best_times(self.layers)
         calls, behind = self.ways.best_calls(times), self.ways.behind(times)
         for layer in self.layers:
