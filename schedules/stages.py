@@ -280,8 +280,8 @@ def rfactor(
     name = fresh_tensor_name(kernel, f"{tensor.name}.rf")
     partial = _partial_results(tensor, update, reduced, axis, factor, blocked, name)
     lane = Axis(f"{reduced[axis].name}.lane", DType.INT64, factor)
-    one = (lane, *tensor.axes) if blocked else (*tensor.axes, lane)
-    rest = dataclasses.replace(update, iters=(*tensor.axes, lane), value=Load(partial, one))
+    one = Load(partial, _with_lane(tensor.axes, lane, blocked))
+    rest = dataclasses.replace(update, iters=(*tensor.axes, lane), value=one)
     made = statements_of(partial)
     stages = (*stage_tree(made, taken), *stage_tree((found[0], rest), taken))
     replaced = {s.name: f"{s.name} replaced" for s in found}
@@ -289,6 +289,11 @@ def rfactor(
     tree = remove_statements(tree, frozenset(replaced.values()))
     new = with_statements(kernel, {**{s.name: s for s in made}, rest.name: rest})
     return dataclasses.replace(new, tree=with_root_storage(tree, partial)), partial
+
+
+def _with_lane(axes: tuple[Axis, ...], lane: Axis, blocked: bool) -> tuple[Axis, ...]:
+    """The axes of partial results."""
+    return (lane, *axes) if blocked else (*axes, lane)
 
 
 def _partial_results(
@@ -304,5 +309,5 @@ def _partial_results(
         value = select(compare("lt", position, old.extent), value, reduce_identity(update.reduce, tensor.dtype))
     axes = tuple(outer if a is old else a for a in reduced)
     body = Reduce(update.reduce, value, axes)
-    mine = (lane, *tensor.axes) if blocked else (*tensor.axes, lane)
+    mine = _with_lane(tensor.axes, lane, blocked)
     return Tensor(name, tuple(axis.extent for axis in mine), tensor.dtype, mine, body, tensor.source)

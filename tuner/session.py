@@ -22,7 +22,7 @@ from polycomp.tuner.search import Search
 from polycomp.tuner.space import Point, Space
 from polycomp.tuner.status import Status
 from polycomp.tuner.versions import tool_versions
-from polycomp.tuner.ways import Choice, Ways
+from polycomp.tuner.ways import Choice, Ways, fastest
 from polycomp.tuner.workload import Workload
 
 MakeSearch = Callable[[Space], Search]
@@ -239,7 +239,7 @@ class Session:
             before = self._told.get(choice.problem)
             if before == known or not (before or _is_worth_it(choice, known)):
                 continue
-            if final or before is None or _fastest(before) != _fastest(known):
+            if final or before is None or fastest(before) != fastest(known):
                 self._told[choice.problem] = known
                 for way, seconds in known.items():
                     self.database.append(_record_of_way(choice, way, seconds, self._target))
@@ -279,10 +279,6 @@ def best_times(layers: Iterable[Layer]) -> dict[str, float]:
     that a kernel ever had, minutes apart, was undisturbed.
     """
     return {layer.workload.symbol: layer.quickest for layer in layers if layer.quickest is not None}
-
-
-def _fastest(known: Mapping[Value, float]) -> Value:
-    return min(known, key=lambda way: known[way])
 
 
 def _is_worth_it(choice: Choice, known: Mapping[Value, float]) -> bool:

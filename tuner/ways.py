@@ -24,6 +24,11 @@ Times = Mapping[str, float]
 """Seconds of kernels at their best, by symbol."""
 
 
+def fastest(known: Mapping[Value, float]) -> Value:
+    """The way that takes the fewest seconds."""
+    return min(known, key=lambda way: known[way])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
     """A ``problem`` that the model has ``count`` times, and the decision ``name`` about it, which is ``own`` without
@@ -51,7 +56,7 @@ class Choice:
     def best(self, times: Times) -> Value:
         """The fastest way that is known; the passes' own until there is one."""
         known = self.known(times)
-        return min(known, key=lambda way: known[way]) if self.own in known else self.own
+        return fastest(known) if self.own in known else self.own
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,10 +80,10 @@ class Ways:
         found: dict[str, tuple[int, float]] = {}
         for choice in self.choices:
             known = choice.known(times)
-            fastest = known.get(choice.best(times), 0.0)
+            least = known.get(choice.best(times), 0.0)
             for way in sorted(known, key=lambda w: known[w]):
                 for symbol, count in choice.ways[way].items():
-                    found.setdefault(symbol, (count, known[way] - fastest))
+                    found.setdefault(symbol, (count, known[way] - least))
         return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import Contraction, access_number, as_contraction, constant, is_reduction
 from polycomp.schedules.library.elementwise import is_large, lanes_for, parallelize, schedule_elementwise
-from polycomp.schedules.library.epilogue import epilogue_of, loops_in_order
+from polycomp.schedules.library.epilogue import epilogue_of, result_and_loops
 from polycomp.schedules.library.reduction import partial_sums, place_partial, place_stage
 from polycomp.schedules.library.roles import choose_roles
 from polycomp.schedules.schedule import LoopRef, Schedule
@@ -94,9 +94,8 @@ class _Scheduling:
         """Tile the second product; returns its batch loops, the loop over row tiles and its packed operand."""
         schedule, tensor = self.schedule, self.attention.result.tensor
         final = epilogue_of(tensor, self.stages, schedule.kernel.outputs)
-        result = tensor if final is not None else schedule.cache_write(tensor)
+        result, loops = result_and_loops(schedule, tensor, final)
         packed = self._pack(self.attention.result, result)
-        loops = loops_in_order(schedule, final or tensor, tensor)
         assert self.roles.row is not None
         batch = [loops[d] for d in self.roles.batch]
         tile, row = schedule.split(loops[self.roles.row], self.rows)
