@@ -33,7 +33,7 @@ from polycomp.expr.nodes import (
     wrap,
 )
 from polycomp.expr.simplify import Interval, Ranges, bounds, linear_in, prove, simplify, terms
-from polycomp.expr.visit import children, free_vars, loads, rebuild, substitute, transform, walk
+from polycomp.expr.visit import free_vars, loads, rebuild, substitute, transform, walk
 
 __all__ = [
     "BINARY_OPS",
@@ -58,7 +58,6 @@ __all__ = [
     "binary",
     "bounds",
     "cast",
-    "children",
     "compare",
     "const",
     "eq",

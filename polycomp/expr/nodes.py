@@ -48,6 +48,11 @@ class Expr:
     dtype: DType
     __slots__ = ()
 
+    @property
+    def operands(self) -> tuple[Expr, ...]:
+        """The expressions that it is directly made of, in evaluation order."""
+        return ()
+
     def __add__(self, other: ExprLike) -> Expr:
         return _arith("add", self, other)
 
@@ -138,20 +143,22 @@ def node(cls: _T) -> _T:
     """A frozen dataclass whose structural hash is computed once (expressions are dictionary keys everywhere)."""
     made: Any = dataclasses.dataclass(frozen=True, repr=False)(cls)
     structural_hash = made.__hash__
+    fields = [f.name for f in dataclasses.fields(made)]
 
     def cached_hash(self: Any) -> int:
-        value = self.__dict__.get("_hash")
-        if value is None:
-            value = structural_hash(self)
+        try:
+            return self._hash  # type: ignore[no-any-return]
+        except AttributeError:
+            value: int = structural_hash(self)
             self.__dict__["_hash"] = value
-        return int(value)
+            return value
 
-    def without_hash(self: Any) -> dict[str, Any]:
-        # String hashes differ from process to process, so a pickled expression must not carry its own.
-        return {k: v for k, v in self.__dict__.items() if k != "_hash"}
+    def only_fields(self: Any) -> dict[str, Any]:
+        # String hashes differ from process to process, so a pickled expression must not carry what it remembers.
+        return {name: self.__dict__[name] for name in fields}
 
     made.__hash__ = cached_hash
-    made.__getstate__ = without_hash
+    made.__getstate__ = only_fields
     made.__repr__ = Expr.__str__
     return made  # type: ignore[no-any-return]
 
@@ -180,6 +187,10 @@ class Load(Expr):
     indices: tuple[Expr, ...]
 
     @property
+    def operands(self) -> tuple[Expr, ...]:
+        return self.indices
+
+    @property
     def dtype(self) -> DType:  # type: ignore[override]
         return typing.cast(DType, self.source.dtype)
 
@@ -191,6 +202,10 @@ class Binary(Expr):
     op: str
     left: Expr
     right: Expr
+
+    @property
+    def operands(self) -> tuple[Expr, ...]:
+        return self.left, self.right
 
     @property
     def dtype(self) -> DType:  # type: ignore[override]
@@ -206,6 +221,10 @@ class Compare(Expr):
     right: Expr
 
     @property
+    def operands(self) -> tuple[Expr, ...]:
+        return self.left, self.right
+
+    @property
     def dtype(self) -> DType:  # type: ignore[override]
         return DType.BOOL
 
@@ -216,6 +235,10 @@ class Unary(Expr):
 
     op: str
     operand: Expr
+
+    @property
+    def operands(self) -> tuple[Expr, ...]:
+        return (self.operand,)
 
     @property
     def dtype(self) -> DType:  # type: ignore[override]
@@ -232,6 +255,10 @@ class Select(Expr):
     on_false: Expr
 
     @property
+    def operands(self) -> tuple[Expr, ...]:
+        return self.condition, self.on_true, self.on_false
+
+    @property
     def dtype(self) -> DType:  # type: ignore[override]
         return self.on_true.dtype
 
@@ -243,6 +270,10 @@ class Cast(Expr):
     dtype: DType
     operand: Expr
 
+    @property
+    def operands(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
 
 @node
 class CheckedIndex(Expr):
@@ -250,6 +281,10 @@ class CheckedIndex(Expr):
 
     index: Expr
     size: Expr
+
+    @property
+    def operands(self) -> tuple[Expr, ...]:
+        return self.index, self.size
 
     @property
     def dtype(self) -> DType:  # type: ignore[override]
@@ -265,6 +300,10 @@ class Reduce(Expr):
     axes: tuple[Any, ...]  # te.Axis
 
     @property
+    def operands(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    @property
     def dtype(self) -> DType:  # type: ignore[override]
         return self.operand.dtype
 
@@ -272,9 +311,16 @@ class Reduce(Expr):
 def const(value: float | bool, dtype: DTypeLike = DType.INT64) -> Const:
     """A literal of ``dtype``; the value is converted to that type's Python kind."""
     kind = as_dtype(dtype)
+    if kind is DType.INT64:
+        return _index_const(int(value))
     if kind is DType.BOOL:
         return Const(bool(value), kind)
     return Const(float(value) if kind.is_float else int(value), kind)
+
+
+@functools.lru_cache(maxsize=4096)  # indices are full of the same few numbers
+def _index_const(value: int) -> Const:
+    return Const(value, DType.INT64)
 
 
 def wrap(value: ExprLike, like: DType = DType.INT64) -> Expr:
@@ -283,6 +329,8 @@ def wrap(value: ExprLike, like: DType = DType.INT64) -> Expr:
 
 
 def _same_type(op: str, left: ExprLike, right: ExprLike) -> tuple[Expr, Expr]:
+    if isinstance(left, Expr) and isinstance(right, Expr) and left.dtype is right.dtype:
+        return left, right
     like = left.dtype if isinstance(left, Expr) else right.dtype if isinstance(right, Expr) else DType.INT64
     for number in (left, right):
         if isinstance(number, float) and not like.is_float and not number.is_integer():

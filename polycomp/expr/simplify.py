@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from polycomp.dtypes import DType
 from polycomp.expr.nodes import Binary, Compare, Const, Expr, Select, Var, binary, compare, const, to_text
-from polycomp.expr.visit import children, free_vars, rebuild
+from polycomp.expr.visit import free_vars, rebuild
 
 Interval = tuple[int | None, int | None]
 """Inclusive bounds; None is unbounded."""
@@ -105,7 +105,7 @@ def _simplify(e: Expr, ranges: Ranges, memo: _Memo) -> Expr:
     known = memo.get(e)
     if known is not None:
         return known
-    result = _simplify_node(rebuild(e, tuple(_simplify(c, ranges, memo) for c in children(e))), ranges, memo)
+    result = _simplify_node(rebuild(e, tuple(_simplify(c, ranges, memo) for c in e.operands)), ranges, memo)
     memo[e] = memo[result] = result
     return result
 

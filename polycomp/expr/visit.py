@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 
 from polycomp.expr.nodes import (
@@ -11,7 +12,6 @@ from polycomp.expr.nodes import (
     Cast,
     CheckedIndex,
     Compare,
-    Const,
     Expr,
     Load,
     Reduce,
@@ -22,24 +22,6 @@ from polycomp.expr.nodes import (
     cast,
     compare,
 )
-
-
-def children(e: Expr) -> tuple[Expr, ...]:
-    """The direct operands of ``e``, in evaluation order."""
-    match e:
-        case Const() | Var():
-            return ()
-        case Load():
-            return e.indices
-        case Binary() | Compare():
-            return (e.left, e.right)
-        case Unary() | Cast() | Reduce():
-            return (e.operand,)
-        case Select():
-            return (e.condition, e.on_true, e.on_false)
-        case CheckedIndex():
-            return (e.index, e.size)
-    raise TypeError(f"not an expression: {type(e).__name__}")
 
 
 def rebuild(e: Expr, operands: tuple[Expr, ...]) -> Expr:
@@ -70,30 +52,36 @@ def walk(e: Expr) -> Iterator[Expr]:
     while stack:
         node = stack.pop()
         yield node
-        stack.extend(reversed(children(node)))
+        stack += node.operands[::-1]
 
 
 def transform(e: Expr, rewrite: Callable[[Expr], Expr | None]) -> Expr:
     """Rewrite bottom-up: ``rewrite`` gets each node with its operands already rewritten, None keeps the node."""
-    operands = children(e)
-    new = tuple(transform(c, rewrite) for c in operands)
-    same = all(a is b for a, b in zip(operands, new, strict=True))
-    rebuilt = e if same else rebuild(e, new)
-    replacement = rewrite(rebuilt)
-    return rebuilt if replacement is None else replacement
+    operands = e.operands
+    if operands:
+        new = tuple([transform(c, rewrite) for c in operands])
+        if any(map(operator.is_not, operands, new)):
+            e = rebuild(e, new)
+    replacement = rewrite(e)
+    return e if replacement is None else replacement
 
 
 def substitute(e: Expr, values: Mapping[Var, Expr]) -> Expr:
     """``e`` with each variable in ``values`` replaced."""
-    if not values:
+    if isinstance(e, Var):
+        return values.get(e, e)
+    if free_vars(e).isdisjoint(values):
         return e
-    return transform(e, lambda n: values.get(n) if isinstance(n, Var) else None)
+    return rebuild(e, tuple([substitute(c, values) for c in e.operands]))
 
 
-@functools.lru_cache(maxsize=16384)
 def free_vars(e: Expr) -> frozenset[Var]:
     """All variables that occur in ``e`` (those of a reduction's axes included)."""
-    return frozenset(n for n in walk(e) if isinstance(n, Var))
+    known: frozenset[Var] | None = e.__dict__.get("_free_vars")
+    if known is None:
+        known = frozenset([e]) if isinstance(e, Var) else frozenset().union(*map(free_vars, e.operands))
+        e.__dict__["_free_vars"] = known
+    return known
 
 
 @functools.lru_cache(maxsize=4096)  # a schedule asks for those of the same statements at every step

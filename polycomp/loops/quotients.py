@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from polycomp.expr import Binary, Expr, Var, children, free_vars, to_text, transform
+from polycomp.expr import Binary, Expr, Var, free_vars, to_text, transform
 from polycomp.loops.ir import Alloc, Block, For, If, Let, Stmt
 from polycomp.loops.visit import block, expressions, map_expressions, walk
 from polycomp.poly.tree import LoopKind
@@ -50,5 +50,5 @@ def _collect(e: Expr, var: Var, found: dict[Expr, None]) -> None:
     if isinstance(e, Binary) and e.op in ("floordiv", "floormod") and free_vars(e) == {var}:
         found[e] = None
         return
-    for child in children(e):
+    for child in e.operands:
         _collect(child, var, found)

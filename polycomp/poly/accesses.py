@@ -13,7 +13,6 @@ from polycomp.expr import (
     Load,
     Select,
     Var,
-    children,
     rebuild,
     walk,
 )
@@ -67,7 +66,7 @@ def _visit(e: Expr, conditions: tuple[Condition, ...], strict: bool) -> Iterator
         return
     elif isinstance(e, CheckedIndex) or (isinstance(e, Binary) and e.op in _INTEGER_DIVISIONS):
         strict = True
-    for child in children(e):
+    for child in e.operands:
         yield from _visit(child, conditions, strict)
 
 
@@ -99,7 +98,7 @@ class _Unknowns:
         """Replace checked indices, whose value is some number within their bounds."""
         if isinstance(e, CheckedIndex):
             return self.standing_for(e, e.size) if condition_is_affine(e.size) else e
-        operands = children(e)
+        operands = e.operands
         new = tuple(self.without_checks(c) for c in operands)
         return e if new == operands else rebuild(e, new)
 

@@ -111,4 +111,4 @@ def walk(nodes: tuple[Node, ...], path: tuple[Node, ...] = ()) -> Iterator[tuple
         yield node, around
         if not isinstance(node, Leaf):
             inner = (*around, node)
-            stack.extend((child, inner) for child in reversed(node.body))
+            stack += [(child, inner) for child in node.body[::-1]]

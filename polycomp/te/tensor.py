@@ -23,7 +23,6 @@ from polycomp.expr import (
     Reduce,
     Var,
     cast,
-    children,
     const,
     free_vars,
     loads,
@@ -131,7 +130,7 @@ def _within(index: Expr, extent: Dim) -> Expr:
 def _reads(index: Expr) -> bool:
     if isinstance(index, Load | CheckedIndex):
         return isinstance(index, Load)
-    return True in map(_reads, children(index))  # any is the reduction here
+    return True in map(_reads, index.operands)  # any is the reduction here
 
 
 def placeholder(shape: Sequence[Dim], dtype: DTypeLike = DType.FLOAT32, name: str = "input") -> Tensor:

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from polycomp.dtypes import DType
-from polycomp.expr import Expr, Load, Reduce, children, const, rebuild, simplify, substitute, transform, wrap
+from polycomp.expr import Expr, Load, Reduce, const, rebuild, simplify, substitute, transform, wrap
 from polycomp.schedules.rewrite import as_dim
 from polycomp.te import Axis, Dim, Tensor, topological_order
 
@@ -85,7 +85,7 @@ def _scan(e: Expr, tensor: Tensor, position: dict[Axis, int], pairs: set[Pair], 
     elif isinstance(e, Axis):
         _strike(tensor, position[e], bad)
     else:
-        for child in children(e):
+        for child in e.operands:
             _scan(child, tensor, position, pairs, bad)
 
 
@@ -174,5 +174,5 @@ def _rewrite(e: Expr, pairs: set[Pair], made: dict[Tensor, Tensor], axes: dict[A
     if isinstance(e, Reduce):
         merged = tuple(dict.fromkeys(axes[a] for a in e.axes))
         return Reduce(e.op, _rewrite(e.operand, pairs, made, axes), merged)
-    operands = children(e)
+    operands = e.operands
     return rebuild(e, tuple(_rewrite(c, pairs, made, axes) for c in operands)) if operands else e

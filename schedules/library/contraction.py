@@ -411,7 +411,7 @@ class _Tiling(Deciding):
             schedule.unroll(loop)
         schedule.vectorize(spatial[-1])
         rest = [x for x in spatial[:-1] if x not in tiled]
-        steps = self._split_steps(outer, reduced)
+        steps = self._split_steps(outer, reduced, asks=packed is None)
         reduced = steps.outer
         schedule.reorder(*rest, *reduced, *steps.unrolled, *tiled, spatial[-1], *dots)
         for loop in dots:
@@ -423,9 +423,10 @@ class _Tiling(Deciding):
             schedule.prefetch(self.contraction.other.source, reduced[0], 1)
         return steps.asking
 
-    def _split_steps(self, outer: _Outer, reduced: Sequence[LoopRef]) -> _Steps:
-        """Split the reduction's last loop into the steps that are unrolled."""
-        count = self._decide_steps_per_request(outer) if reduced else 0
+    def _split_steps(self, outer: _Outer, reduced: Sequence[LoopRef], asks: bool) -> _Steps:
+        """Split the reduction's last loop into the steps that are unrolled. Where ``asks`` is set it reads panels that
+        lie in memory, which it may ask for ahead; those that it packs itself are read elsewhere."""
+        count = self._decide_steps_per_request(outer) if reduced and asks else 0
         asking = reduced[-1] if count else None
         if asking is not None and len(reduced) > 1 and count == self.schedule.extent(asking):
             asking, count = reduced[-2], 0
