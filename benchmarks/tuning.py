@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -29,14 +30,17 @@ import rich.console
 import rich.table
 from gemm import matmul_model
 from layers import choose_layers, model_layers
-from measure import geometric_mean
+from measure import geometric_mean, interleaved
 from models import find_models
 
 from polycomp.decisions import Decisions
 from polycomp.driver.observe import Observer
 from polycomp.driver.pipeline import import_graph, lower_model
+from polycomp.driver.work import flops, magnitude
+from polycomp.native import build
 from polycomp.options import Options
-from polycomp.roofline.roofs import measure_roofs
+from polycomp.roofline.roofs import fma_kernel
+from polycomp.schedules import Schedule
 from polycomp.target import host_target
 from polycomp.tuner.database import Database
 from polycomp.tuner.evolution import EvolutionarySearch
@@ -53,6 +57,8 @@ MakeSearch = Callable[[Space], Search]
 MARKS = (16, 64, 256)
 NEAR = 1.05
 """A goal: to be so near to the best that is known."""
+_SIZE = 512  # of the product
+_ROUNDS = 40  # of what was found beside the peak
 
 
 def searches(seed: int) -> dict[str, MakeSearch]:
@@ -154,10 +160,17 @@ def tune_layer(
 
 def _best_so_far(workload: Workload, make_search: MakeSearch, trials: int, measurer: Measurer) -> list[float]:
     """The seconds of the best schedule after each trial."""
+    return _curve(_searched(workload, make_search, trials, measurer))
+
+
+def _searched(workload: Workload, make_search: MakeSearch, trials: int, measurer: Measurer) -> Search:
     layer = Layer(workload, 1, make_search)
     Session([layer], measurer, None).run(Budget(trials))
-    times = [seconds for seconds, _ in layer.search.measured]
-    return np.minimum.accumulate(times).tolist()
+    return layer.search
+
+
+def _curve(search: Search) -> list[float]:
+    return np.minimum.accumulate([seconds for seconds, _ in search.measured]).tolist()
 
 
 def show(rows: Sequence[Row], threads: int) -> None:
@@ -180,31 +193,44 @@ def show(rows: Sequence[Row], threads: int) -> None:
 
 
 def tune_matmul(arguments: argparse.Namespace) -> None:
-    """The product from the naive schedule, beside the peak."""
+    """The product from the naive schedule; what is found runs in turns with the peak's kernel afterwards."""
     target = host_target()
     options = Options(target, arguments.threads)
-    size = 512
-    matrix = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
+    matrix = np.random.default_rng(0).standard_normal((_SIZE, _SIZE), dtype=np.float32)
     model = matmul_model(matrix, matrix, constant=True)
     lowered = lower_model(import_graph(model.SerializeToString(), options, Observer()), options, Observer())
-    call = max(lowered.calls, key=lambda call: float(str(call.flops)))
-    workload = workload_of_call(call, lowered.graph.constants, options.kernel_target)
-    peaks = [measure_roofs(target, arguments.threads).gflops]
+    call = max(lowered.calls, key=lambda call: magnitude(call.flops))
+    # No input counts as a weight, which other layers' weights would drive out of the caches: there are no others.
+    workload = workload_of_call(call, frozenset(), options.kernel_target)
     begin = time.monotonic()
     with LocalPool(arguments.threads) as pool:
-        curve = _best_so_far(workload, searches(arguments.seed)["learned"], arguments.trials, pool)
-        own = _best_so_far(workload, own_choice, 1, pool)[0]
+        search = _searched(workload, searches(arguments.seed)["learned"], arguments.trials, pool)
     seconds = time.monotonic() - begin
-    peaks.append(measure_roofs(target, arguments.threads).gflops)
-    work, peak = float(str(call.flops)), max(peaks)
+    assert search.best is not None, "no schedule of the product could be measured"
+    schedules = {"found": search.best[1].schedule, "own": workload.schedule()}
+    gflops, peak = _beside_peak(workload, schedules, arguments.threads)
+    curve = _curve(search)
     for trials in sorted({1, 2, 4, 8, 16, 32, 64, 128, 256, len(curve)}):
         if trials <= len(curve):
-            gflops = work / curve[trials - 1] * 1e-9
-            print(f"after {trials:3d} trials: {gflops:6.1f} GFLOP/s, {gflops / peak:.1%} of the peak of {peak:.0f}")
-    print(
-        f"the library's own: {work / own * 1e-9:.1f} GFLOP/s; the peak was {peaks[0]:.0f} before, {peaks[1]:.0f} after"
-    )
+            reached = gflops["found"] * curve[-1] / curve[trials - 1]
+            print(f"after {trials:3d} trials: {reached:6.1f} GFLOP/s, {reached / peak:.1%} of the peak of {peak:.0f}")
+    print(f"the library's own: {gflops['own']:.1f} GFLOP/s, {gflops['own'] / peak:.1%} of the peak")
     print(f"{len(curve)} trials in {seconds:.1f} s, {len(curve) / seconds:.1f} per second, {arguments.threads} threads")
+
+
+def _beside_peak(workload: Workload, schedules: Mapping[str, Schedule], threads: int) -> tuple[dict[str, float], float]:
+    """GFLOP/s of schedules of a workload, and the peak, all measured in turns."""
+    peak, operations = fma_kernel(workload.target, threads)
+    runs: dict[str, Callable[[], object]] = {"peak": peak}
+    for name, schedule in schedules.items():
+        module = build(schedule, workload.target, threads).module
+        random = np.random.default_rng(0)
+        shapes = {spec.name: [int(d) for d in spec.shape] for spec in module.inputs}
+        feeds = {given: random.standard_normal(shape, dtype=np.float32) for given, shape in shapes.items()}
+        runs[name] = functools.partial(module.run, feeds)
+    work = dict.fromkeys(runs, magnitude(flops(workload.outputs))) | {"peak": operations}
+    gflops = {name: work[name] / seconds * 1e-9 for name, seconds in interleaved(runs, _ROUNDS).items()}
+    return gflops, gflops.pop("peak")
 
 
 def main() -> int:
