@@ -470,11 +470,18 @@ _INFIX = {
 
 def to_text(e: Expr) -> str:
     """Readable text of an expression; equal text means equal structure up to the names of loop variables."""
+    if isinstance(e, Var):
+        return e.name
+    known: str | None = e.__dict__.get("_text")
+    if known is None:
+        e.__dict__["_text"] = known = _text(e)
+    return known
+
+
+def _text(e: Expr) -> str:
     match e:
         case Const():
             return str(e.value) if e.dtype in (DType.INT64, DType.BOOL) else f"{e.dtype.value}({e.value!r})"
-        case Var():
-            return e.name
         case Load():
             return f"{e.source.name}[{', '.join(map(to_text, e.indices))}]"
         case Binary() | Compare():

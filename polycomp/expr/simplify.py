@@ -7,6 +7,7 @@ same expression. Divisions and remainders by a constant are split with the range
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -37,6 +38,7 @@ def bounds(e: Expr, ranges: Ranges) -> Interval:
     return _bounds(e, ranges)
 
 
+@functools.lru_cache(maxsize=4096)  # a schedule asks for those of the same indices again and again
 def linear_in(e: Expr, var: Var) -> tuple[int, Expr] | None:
     """``(c, rest)`` with ``e == c*var + rest`` and ``rest`` free of ``var``; None when ``e`` is not of that form."""
     coefficient = 0

@@ -6,6 +6,7 @@ A block that stays in cache is written and read there, at the price of computing
 
 from __future__ import annotations
 
+import bisect
 import math
 
 from polycomp.expr import Expr, Load, free_vars, linear_in
@@ -99,8 +100,8 @@ class _Block:
 
     def most_rows(self, budget: int) -> int:
         """The most rows that fit; 0 when not one does."""
-        extent = constant(self.row.extent) or 0
-        return max((r for r in range(1, extent + 1) if (self.bytes(r) or 0) <= budget), default=0)
+        possible = range(1, (constant(self.row.extent) or 0) + 1)
+        return bisect.bisect_right(possible, budget, key=lambda rows: self.bytes(rows) or 0)
 
     def own_part(self, rows: int) -> float:
         """Which part of a block's rows of the operand no other block reads."""
