@@ -11,6 +11,7 @@ from polycomp.expr import Var
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.tree import Ahead, Allocate, Leaf, Loop, Node, walk
 from polycomp.schedules.rewrite import Nodes
+from polycomp.schedules.stages import reads
 from polycomp.schedules.trace import Step
 
 
@@ -59,27 +60,48 @@ def fused_hints(outer: Loop, inner: Loop, factor: int) -> tuple[Ahead, ...]:
 
 
 def check_hints(step: Step, before: Kernel, after: Kernel) -> None:
-    """Raise :class:`NestingError` when ``step`` has left a hint without its own loop, the loop that it counts, or the
-    memory that it asks for."""
+    """Raise :class:`NestingError` when ``step`` has left a hint without its own loop, the loop that it counts, the
+    memory that it asks for, or anything that uses that."""
     arguments = (*after.inputs, *after.outputs)
     kept: collections.Counter[str] = collections.Counter()
     for ahead, loop, path in _hints(after.tree):
         kept[ahead.tensor.name] += 1
-        what = f"{step} would leave a prefetch of {ahead.tensor.name!r} in loop {loop.name!r}"
-        if ahead.around is not None and not any(isinstance(n, Loop) and n.var == ahead.around for n in path):
-            raise NestingError(f"{what} that is not inside of loop {ahead.around.name!r} any more; prefetch after it")
+        what = f"{step} would leave a prefetch of {ahead.tensor.name!r} in loop {loop.var.name!r}"
+        counted = _counted(ahead, loop, path)
+        if counted is None:
+            outer = ahead.around.name if ahead.around is not None else loop.var.name
+            raise NestingError(f"{what} that is not inside of loop {outer!r} any more; prefetch after it")
         stored = any(isinstance(n, Allocate) and n.tensor is ahead.tensor for n in path)
         if not stored and not any(t is ahead.tensor for t in arguments):
             raise NestingError(f"{what} where that tensor is not in memory; prefetch after it")
+        if not _is_used(ahead, counted, after):
+            raise NestingError(
+                f"{what}, but no statement in loop {counted.var.name!r} reads or writes {ahead.tensor.name!r}; "
+                "prefetch it where it is used"
+            )
     for ahead, loop, _ in _hints(before.tree):
         kept[ahead.tensor.name] -= 1
         if kept[ahead.tensor.name] < 0:
             name = ahead.tensor.name
-            raise NestingError(f"{step} would drop the prefetch of {name!r} in loop {loop.name!r}; prefetch after it")
+            raise NestingError(
+                f"{step} would drop the prefetch of {name!r} in loop {loop.var.name!r}; prefetch after it"
+            )
 
 
-def _hints(tree: Nodes) -> Iterator[tuple[Ahead, Var, tuple[Node, ...]]]:
+def _counted(ahead: Ahead, loop: Loop, path: tuple[Node, ...]) -> Loop | None:
+    """The loop whose iterations a hint at ``loop`` counts; None where that is not around it."""
+    if ahead.around is None:
+        return loop
+    return next((n for n in path if isinstance(n, Loop) and n.var == ahead.around), None)
+
+
+def _is_used(ahead: Ahead, loop: Loop, kernel: Kernel) -> bool:
+    statements = (kernel.statements[n.statement] for n, _ in walk(loop.body) if isinstance(n, Leaf))
+    return any(s.tensor is ahead.tensor or reads(s, ahead.tensor) for s in statements)
+
+
+def _hints(tree: Nodes) -> Iterator[tuple[Ahead, Loop, tuple[Node, ...]]]:
     """Every hint, with its loop and the nodes around that."""
     for node, path in walk(tree):
         if isinstance(node, Loop):
-            yield from ((ahead, node.var, path) for ahead in node.prefetch)
+            yield from ((ahead, node, path) for ahead in node.prefetch)
