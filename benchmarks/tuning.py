@@ -21,6 +21,7 @@ import json
 import math
 import pathlib
 import random
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,8 +41,11 @@ from polycomp.driver.work import flops, magnitude
 from polycomp.native import build
 from polycomp.options import Options
 from polycomp.roofline.roofs import fma_kernel
+from polycomp.runtime import load_parts
 from polycomp.schedules import Schedule
 from polycomp.target import host_target
+from polycomp.tuner.bench import feeds_of, runner
+from polycomp.tuner.builder import build_candidate
 from polycomp.tuner.database import Database
 from polycomp.tuner.evolution import EvolutionarySearch
 from polycomp.tuner.measurer import Measurer, Outcome, Trial
@@ -49,8 +53,9 @@ from polycomp.tuner.model import Experience, make_model
 from polycomp.tuner.pool import LocalPool
 from polycomp.tuner.search import RandomSearch, Search
 from polycomp.tuner.session import Budget, Layer, Session, record_of
-from polycomp.tuner.space import Space
+from polycomp.tuner.space import Point, Space
 from polycomp.tuner.status import Status
+from polycomp.tuner.timing import Run
 from polycomp.tuner.workload import Workload, workload_of_call
 
 MakeSearch = Callable[[Space], Search]
@@ -59,6 +64,7 @@ NEAR = 1.05
 """A goal: to be so near to the best that is known."""
 _SIZE = 512  # of the product
 _ROUNDS = 40  # of what was found beside the peak
+_TURNS = 40  # of what was found of a layer
 
 
 def searches(seed: int) -> dict[str, MakeSearch]:
@@ -71,11 +77,6 @@ def searches(seed: int) -> dict[str, MakeSearch]:
             space, [space.naive()], random.Random(seed), make_model(experience)
         ),
     }
-
-
-def own_choice(space: Space) -> Search:
-    """A search that begins with the library's own schedule."""
-    return EvolutionarySearch(space, [space.own], random.Random(0))
 
 
 class Remembering(Measurer):
@@ -121,7 +122,7 @@ class Remembering(Measurer):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A layer's figures: seconds of the library's own choice and of the best that is known, and each search's best
+    """A layer's figures: seconds of the library's own choice and of the best that is known, and of each search's best
     after each number of trials. ``rate`` is in trials per second, of those that were measured."""
 
     model: str
@@ -142,25 +143,21 @@ def tune_layer(
 ) -> Row:
     """All searches on one layer."""
     database = Database(arguments.log) if arguments.log else None
-    curves: dict[str, list[float]] = {}
+    found: dict[str, dict[int, Point]] = {}
     begin = time.monotonic()
     with LocalPool(workload.target.cores) as pool:
         measurer = Remembering(pool, database)
-        own = _best_so_far(
-            workload, lambda space: EvolutionarySearch(space, [space.own], random.Random(0)), 1, measurer
-        )
         for name, make_search in competitors.items():
             trials = arguments.long if name == "learned" else arguments.trials
-            curves[name] = _best_so_far(workload, make_search, trials, measurer)
-    seconds = time.monotonic() - begin
-    best = min(own[-1], *(curve[-1] for curve in curves.values()))
-    marks = {name: {m: c[min(m, len(c)) - 1] for m in MARKS if m <= len(c)} for name, c in curves.items()}
-    return Row(*names, own[-1], best, marks, measurer.measured, measurer.measured / seconds)
-
-
-def _best_so_far(workload: Workload, make_search: MakeSearch, trials: int, measurer: Measurer) -> list[float]:
-    """The seconds of the best schedule after each trial."""
-    return _curve(_searched(workload, make_search, trials, measurer))
+            search = _searched(workload, make_search, trials, measurer)
+            found[name] = {m: min(search.measured[:m], key=lambda item: item[0])[1] for m in MARKS if m <= trials}
+    rate = measurer.measured / (time.monotonic() - begin)
+    own = Space(workload).own
+    seconds = _in_turns(workload, [own, *(point for points in found.values() for point in points.values())])
+    curves = {name: {mark: seconds[p.loops] for mark, p in points.items()} for name, points in found.items()}
+    return Row(
+        *names, seconds[own.loops], min(seconds.values()), curves, measurer.measured, measurer.measured / duration
+    )
 
 
 def _searched(workload: Workload, make_search: MakeSearch, trials: int, measurer: Measurer) -> Search:
@@ -169,8 +166,22 @@ def _searched(workload: Workload, make_search: MakeSearch, trials: int, measurer
     return layer.search
 
 
-def _curve(search: Search) -> list[float]:
-    return np.minimum.accumulate([seconds for seconds, _ in search.measured]).tolist()
+def _in_turns(workload: Workload, points: Sequence[Point]) -> dict[str, float]:
+    """The seconds of points by their loops: medians of rounds in which all of them run, with weights out of cache."""
+    threads = workload.target.cores
+    runs: dict[str, Run] = {}
+    for point in points:
+        if point.loops not in runs:
+            module = load_parts(build_candidate(workload, point.decisions), threads)
+            feeds = feeds_of(module, workload.constants, workload.target.l2_bytes)
+            runs[point.loops] = runner(module, feeds)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(_TURNS):
+        order = list(runs)[turn % len(runs) :] + list(runs)[: turn % len(runs)]
+        for name in order:
+            runs[name]()  # what ran before has left its own data in the caches
+            times[name].append(min(runs[name]() for _ in range(3)))
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def show(rows: Sequence[Row], threads: int) -> None:
@@ -209,7 +220,7 @@ def tune_matmul(arguments: argparse.Namespace) -> None:
     assert search.best is not None, "no schedule of the product could be measured"
     schedules = {"found": search.best[1].schedule, "own": workload.schedule()}
     gflops, peak = _beside_peak(workload, schedules, arguments.threads)
-    curve = _curve(search)
+    curve = np.minimum.accumulate([seconds for seconds, _ in search.measured]).tolist()
     for trials in sorted({1, 2, 4, 8, 16, 32, 64, 128, 256, len(curve)}):
         if trials <= len(curve):
             reached = gflops["found"] * curve[-1] / curve[trials - 1]

@@ -97,7 +97,7 @@ class _Setup:
     def __init__(self, reference: Reference, effort: Effort) -> None:
         self.effort, self.threads = effort, reference.threads
         library = load_parts(reference.library, reference.threads)
-        self.feeds = _feeds(library, reference)
+        self.feeds = feeds_of(library, reference.constants, reference.cache_bytes)
         self.expected = self._results(library)
         if reference.plain is not None:
             found, self.expected = self.expected, self._results(load_parts(reference.plain, 1))
@@ -111,23 +111,25 @@ class _Setup:
         """Check and time a candidate, which becomes the incumbent if it is faster.
 
         One that seems to be is timed again, beside the library's own: the fastest of many is so partly by luck, and if
-        each incumbent's time were told by that of the one before, luck would add up.
+        each incumbent's time were told by that of the one before, luck would add up. It is as slow as the slower of
+        the two comparisons tells.
         """
         module = load_parts(parts, self.threads)
         self._check(self._results(module), "")
-        found = compare(self._runner(module), self._runner(self.incumbent), self.effort)
+        run = runner(module, self.feeds)
+        found = compare(run, runner(self.incumbent, self.feeds), self.effort)
         seconds = found.ratio * self.seconds
         if found.ratio >= 1:
             return Measured(seconds, found.samples)
-        found = compare(self._runner(module), self._runner(self.library), self.effort.twice)
-        seconds = found.ratio * self.library_seconds
+        found = compare(run, runner(self.library, self.feeds), self.effort.twice)
+        seconds = max(seconds, found.ratio * self.library_seconds)
         if seconds < self.seconds:
             self.incumbent, self.seconds = module, seconds
         return Measured(seconds, found.samples)
 
     def _usual_seconds(self) -> float:
         """The library's time, by which all others are told: the best of some rounds, as in comparisons."""
-        run = self._runner(self.library)
+        run = runner(self.library, self.feeds)
         begin = time.monotonic()
         while time.monotonic() - begin < _SETTLING_SECONDS:
             run()
@@ -144,9 +146,11 @@ class _Setup:
             if problem:
                 raise ProcessFailure(Status.WRONG, f"the result {name} {whose}{problem}")
 
-    def _runner(self, module: Module) -> Run:
-        turns: Iterator[Feed] = itertools.cycle([_shaped(feed, module) for feed in self.feeds])
-        return lambda: module.run_profiled(next(turns))[1][0].nanoseconds * 1e-9
+
+def runner(module: Module, feeds: Sequence[Feed]) -> Run:
+    """What runs a kernel's module once on the next of ``feeds``, and tells the seconds that the kernel took."""
+    turns: Iterator[Feed] = itertools.cycle([_shaped(feed, module) for feed in feeds])
+    return lambda: module.run_profiled(next(turns))[1][0].nanoseconds * 1e-9
 
 
 def _shapes(module: Module) -> dict[str, tuple[int, ...]]:
@@ -159,17 +163,18 @@ def _shaped(feed: Feed, module: Module) -> Feed:
     return {name: feed[name].reshape(shape) for name, shape in _shapes(module).items()}
 
 
-def _feeds(module: Module, reference: Reference) -> Sequence[Feed]:
+def feeds_of(module: Module, constants: Sequence[int], cache_bytes: int) -> Sequence[Feed]:
     """Random inputs as vectors, several times: with the same activations, and constants of their own.
 
-    All copies of the constants together are twice as large as the cache, as other layers' weights are in a model.
+    All copies of the ``constants`` (positions of inputs) together are twice as large as a cache of ``cache_bytes``, as
+    other layers' weights are in a model.
     """
     random, shapes = np.random.default_rng(0), _shapes(module)
     feed = {spec.name: _random(math.prod(shapes[spec.name]), spec.dtype, random) for spec in module.inputs}
-    constants = [module.inputs[i].name for i in reference.constants]
-    total = sum(feed[name].nbytes for name in constants)
-    copies = min(_MOST_COPIES, -(-2 * reference.cache_bytes // total)) if total else 1
-    return [feed, *({**feed, **{n: feed[n].copy() for n in constants}} for _ in range(copies - 1))]
+    names = [module.inputs[i].name for i in constants]
+    total = sum(feed[name].nbytes for name in names)
+    copies = min(_MOST_COPIES, -(-2 * cache_bytes // total)) if total else 1
+    return [feed, *({**feed, **{n: feed[n].copy() for n in names}} for _ in range(copies - 1))]
 
 
 def _open_size(low: int, high: int | None) -> int:
