@@ -155,9 +155,7 @@ def tune_layer(
     own = Space(workload).own
     seconds = _in_turns(workload, [own, *(point for points in found.values() for point in points.values())])
     curves = {name: {mark: seconds[p.loops] for mark, p in points.items()} for name, points in found.items()}
-    return Row(
-        *names, seconds[own.loops], min(seconds.values()), curves, measurer.measured, measurer.measured / duration
-    )
+    return Row(*names, seconds[own.loops], min(seconds.values()), curves, measurer.measured, rate)
 
 
 def _searched(workload: Workload, make_search: MakeSearch, trials: int, measurer: Measurer) -> Search:
