@@ -55,7 +55,6 @@ from polycomp.tuner.search import RandomSearch, Search
 from polycomp.tuner.session import Budget, Layer, Session, record_of
 from polycomp.tuner.space import Point, Space
 from polycomp.tuner.status import Status
-from polycomp.tuner.timing import Run
 from polycomp.tuner.workload import Workload, workload_of_call
 
 MakeSearch = Callable[[Space], Search]
@@ -166,13 +165,13 @@ def _searched(workload: Workload, make_search: MakeSearch, trials: int, measurer
 
 def _in_turns(workload: Workload, points: Sequence[Point]) -> dict[str, float]:
     """The seconds of points by their loops: medians of rounds in which all of them run, with weights out of cache."""
-    threads = workload.target.cores
-    runs: dict[str, Run] = {}
-    for point in points:
-        if point.loops not in runs:
-            module = load_parts(build_candidate(workload, point.decisions), threads)
-            feeds = feeds_of(module, workload.constants, workload.target.l2_bytes)
-            runs[point.loops] = runner(module, feeds)
+    decisions = {point.loops: point.decisions for point in points}
+    modules = {name: load_parts(build_candidate(workload, d), workload.target.cores) for name, d in decisions.items()}
+    first = next(iter(modules.values()))
+    feeds = feeds_of(
+        first, workload.constants, workload.target.l2_bytes
+    )  # for all: where arrays lie makes a difference
+    runs = {name: runner(module, feeds) for name, module in modules.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(_TURNS):
         order = list(runs)[turn % len(runs) :] + list(runs)[: turn % len(runs)]
