@@ -15,6 +15,7 @@ With --matmul: a product of 512 x 512 x 512 with a constant matrix, from the nai
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -114,6 +115,9 @@ class Remembering(Measurer):
             if self.database is not None:
                 self.database.append(record_of(trial, outcome))
         return outcomes
+
+    def thinking(self) -> contextlib.AbstractContextManager[None]:
+        return self.pool.thinking()
 
     def close(self) -> None:
         self.pool.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 from polycomp.tuner.process import WorkerProcess
 from polycomp.tuner.serving import Settings
+from polycomp.tuner.turns import Turns
 
 
 class MachineLostError(Exception):
@@ -41,10 +42,11 @@ class Machine(abc.ABC):
 
 class LocalMachine(Machine):
     """This machine. ``memory_bytes`` is the limit of each process; ``threads`` of the last cores are those that the
-    timing process runs on (0: there is none)."""
+    timing process runs on (0: there is none). What this process computes meanwhile takes ``turns`` with timing."""
 
     def __init__(self, name: str, jobs: int, threads: int, memory_bytes: int) -> None:
         super().__init__(name, jobs, threads > 0)
+        self.turns = Turns()
         builder, cores = Settings(memory_bytes), sorted(os.sched_getaffinity(0))
         self.builders = [WorkerProcess("polycomp.tuner.builder_process", builder) for _ in range(jobs)]
         self.bench = WorkerProcess("polycomp.tuner.bench_process", Settings(memory_bytes, tuple(cores[-threads:])))
@@ -54,8 +56,8 @@ class LocalMachine(Machine):
         return self.builders[job].request(request, seconds)
 
     def time(self, request: Any, seconds: float) -> Any:
-        """Ask :attr:`bench`: compile processes take neither cores nor caches from it."""
-        with self._quiet():
+        """Ask :attr:`bench`: neither compile processes nor this one take cores or caches from it."""
+        with self.turns.timing(), self._quiet():
             return self.bench.request(request, seconds)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from types import TracebackType
@@ -55,6 +56,11 @@ class Measurer(abc.ABC):
     @abc.abstractmethod
     def collect(self) -> Sequence[Outcome]:
         """Outcomes that have not been collected yet: waits for at least one while any trial is under way."""
+
+    def thinking(self) -> contextlib.AbstractContextManager[None]:
+        """To be entered by whoever computes for long in this process: where that would disturb what is timed, one
+        waits for the other."""
+        return contextlib.nullcontext()
 
     @abc.abstractmethod
     def close(self) -> None:

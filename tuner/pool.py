@@ -202,3 +202,6 @@ class LocalPool(Pool):
         limits = limits or Limits()
         self.machine = LocalMachine("this machine", jobs or available_cores(), threads, limits.memory_bytes)
         super().__init__([self.machine], limits, builder)
+
+    def thinking(self) -> contextlib.AbstractContextManager[None]:
+        return self.machine.turns.thinking()

@@ -140,7 +140,7 @@ class Session:
     def run(self, budget: Budget) -> None:
         """Tune until the budget is spent or every space is exhausted.
 
-        While a batch is measured the next one is made, of other layers where these are nearly as much worth it: to draw
+        While a batch is compiled the next one is made, of other layers where these are nearly as much worth it: to draw
         schedules takes as long as to time them.
         """
         begun: deque[_Batch] = deque()
@@ -182,7 +182,10 @@ class Session:
     def _begin(self, budget: Budget, begun: Iterable[_Batch]) -> _Batch:
         """Submit another batch while there are ``begun`` ones; empty when there is nothing more for now."""
         count, busy = self._affordable(budget), [layer for batch in begun for layer, _ in batch]
-        batch = self._next_batch(count, busy) if count > 0 and self._may_begin_beside(busy) else []
+        if count <= 0 or not self._may_begin_beside(busy):
+            return []
+        with self.measurer.thinking():
+            batch = self._next_batch(count, busy)
         for layer, point in batch:
             self.trials += 1
             trial = Trial(self.trials, layer.workload, point.decisions)
