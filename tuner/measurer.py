@@ -15,11 +15,15 @@ from polycomp.tuner.workload import Workload
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """A workload with decisions, to be measured. ``number`` is unique among those that are under way."""
+    """A workload with decisions, to be measured. ``number`` is unique among those that are under way.
+
+    ``library`` are the seconds of the library's own schedule by which the workload's others were told before, if any.
+    """
 
     number: int
     workload: Workload
     decisions: Decisions
+    library: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Outcome:
     """What became of the trial of that ``number``.
 
     ``seconds`` is the time of a run, corrected for drift of the machine's speed; ``samples`` are the seconds of single
-    runs as they were measured. Both are empty unless the status is OK. ``error`` says what went wrong.
+    runs as they were measured. Both are empty unless the status is OK. ``error`` says what went wrong. ``library`` are
+    the seconds of the library's own schedule, by which ``seconds`` are told.
     """
 
     number: int
@@ -35,6 +40,7 @@ class Outcome:
     seconds: float | None = None
     samples: tuple[float, ...] = ()
     error: str = ""
+    library: float | None = None
 
 
 class Measurer(abc.ABC):

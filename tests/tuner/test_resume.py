@@ -14,8 +14,11 @@ import pytest
 from endless_session import make_search
 
 from polycomp.tuner.database import Database
+from polycomp.tuner.measurer import Trial
+from polycomp.tuner.pool import LocalPool
 from polycomp.tuner.record import Record
 from polycomp.tuner.session import Budget, Layer, Session
+from polycomp.tuner.space import Space
 
 
 def records_of(path: pathlib.Path, count: int) -> list[Record]:
@@ -64,3 +67,24 @@ def test_records_that_fit_no_longer_are_told(tmp_path: pathlib.Path) -> None:
     again = Session([Layer(planted.product(), 1, make_search)], computed.Computed(), Database(log))
     with pytest.warns(UserWarning, match="4 measurements of the tuning log are of schedules that exist no more"):
         assert again.resume() == 0
+
+
+def test_a_resumed_session_tells_times_by_the_library_as_it_was_timed_before(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "tune.jsonl"
+    Session([Layer(planted.product(), 1, make_search)], computed.Computed(), Database(log)).run(Budget(24))
+    layer, measurer = Layer(planted.product(), 1, make_search), computed.Computed()
+    session = Session([layer], measurer, Database(log))
+    session.resume()
+    session.run(Budget(4))
+    assert layer.own is not None
+    assert [trial.library for trial in measurer.seen] == [layer.own] * 4
+
+
+def test_a_pool_tells_times_by_the_library_seconds_of_the_trial() -> None:
+    workload = planted.product()
+    own = Space(workload).own
+    with LocalPool(1, 1) as pool:
+        pool.submit(Trial(1, workload, own.decisions, library=1000.0))
+        (outcome,) = pool.collect()
+    assert outcome.library == 1000.0
+    assert outcome.seconds is not None and outcome.seconds > 1.0
