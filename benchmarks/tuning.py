@@ -171,10 +171,9 @@ def _in_turns(workload: Workload, points: Sequence[Point]) -> dict[str, float]:
     """The seconds of points by their loops: medians of rounds in which all of them run, with weights out of cache."""
     decisions = {point.loops: point.decisions for point in points}
     modules = {name: load_parts(build_candidate(workload, d), workload.target.cores) for name, d in decisions.items()}
-    first = next(iter(modules.values()))
-    feeds = feeds_of(
-        first, workload.constants, workload.target.l2_bytes
-    )  # for all: where arrays lie makes a difference
+    any_module = next(iter(modules.values()))
+    # The same arrays for all: where they lie makes a difference.
+    feeds = feeds_of(any_module, workload.constants, workload.target.l2_bytes)
     runs = {name: runner(module, feeds) for name, module in modules.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(_TURNS):

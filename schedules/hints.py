@@ -67,10 +67,10 @@ def check_hints(step: Step, before: Kernel, after: Kernel) -> None:
     for ahead, loop, path in _hints(after.tree):
         kept[ahead.tensor.name] += 1
         what = f"{step} would leave a prefetch of {ahead.tensor.name!r} in loop {loop.var.name!r}"
-        counted = _counted(ahead, loop, path)
+        around = loop.var if ahead.around is None else ahead.around
+        counted = next((n for n in (*path, loop) if isinstance(n, Loop) and n.var == around), None)
         if counted is None:
-            outer = ahead.around.name if ahead.around is not None else loop.var.name
-            raise NestingError(f"{what} that is not inside of loop {outer!r} any more; prefetch after it")
+            raise NestingError(f"{what} that is not inside of loop {around.name!r} any more; prefetch after it")
         stored = any(isinstance(n, Allocate) and n.tensor is ahead.tensor for n in path)
         if not stored and not any(t is ahead.tensor for t in arguments):
             raise NestingError(f"{what} where that tensor is not in memory; prefetch after it")
@@ -86,13 +86,6 @@ def check_hints(step: Step, before: Kernel, after: Kernel) -> None:
             raise NestingError(
                 f"{step} would drop the prefetch of {name!r} in loop {loop.var.name!r}; prefetch after it"
             )
-
-
-def _counted(ahead: Ahead, loop: Loop, path: tuple[Node, ...]) -> Loop | None:
-    """The loop whose iterations a hint at ``loop`` counts; None where that is not around it."""
-    if ahead.around is None:
-        return loop
-    return next((n for n in path if isinstance(n, Loop) and n.var == ahead.around), None)
 
 
 def _is_used(ahead: Ahead, loop: Loop, kernel: Kernel) -> bool:
