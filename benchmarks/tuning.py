@@ -89,7 +89,8 @@ class Remembering(Measurer):
         self.under_way: dict[int, Trial] = {}
         self.measured = 0
         for r in database.records() if database is not None else ():
-            self.known[r.workload, r.decisions] = Outcome(0, Status(r.status), r.seconds, r.samples, r.error)
+            times = r.seconds, r.samples, r.error, r.library
+            self.known[r.workload, r.decisions] = Outcome(0, Status(r.status), *times)
 
     @property
     def capacity(self) -> int:

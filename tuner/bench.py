@@ -63,10 +63,12 @@ class Measure:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """``seconds``, corrected for drift, and ``samples``; ``unknown`` when the reference must be sent first."""
+    """``seconds``, corrected for drift, and ``samples``, where the library's own schedule takes ``library`` seconds;
+    ``unknown`` when the reference must be sent first."""
 
     seconds: float = 0.0
     samples: tuple[float, ...] = ()
+    library: float = 0.0
     unknown: bool = False
 
 
@@ -83,7 +85,7 @@ class Bench:
             self._setups[request.key] = setup = _Setup(request, self.effort)
             while len(self._setups) > _KEPT:
                 self._setups.popitem(last=False)
-            return Measured(setup.library_seconds)
+            return Measured(setup.library_seconds, library=setup.library_seconds)
         known = self._setups.get(request.key)
         if known is None:
             return Measured(unknown=True)
@@ -120,12 +122,12 @@ class _Setup:
         found = compare(run, runner(self.incumbent, self.feeds), self.effort)
         seconds = found.ratio * self.seconds
         if found.ratio >= 1:
-            return Measured(seconds, found.samples)
+            return Measured(seconds, found.samples, self.library_seconds)
         found = compare(run, runner(self.library, self.feeds), self.effort.twice)
         seconds = max(seconds, found.ratio * self.library_seconds)
         if seconds < self.seconds:
             self.incumbent, self.seconds = module, seconds
-        return Measured(seconds, found.samples)
+        return Measured(seconds, found.samples, self.library_seconds)
 
     def _usual_seconds(self) -> float:
         """The library's time, by which all others are told: the best of some rounds, as in comparisons."""
@@ -161,6 +163,11 @@ def _shapes(module: Module) -> dict[str, tuple[int, ...]]:
 
 def _shaped(feed: Feed, module: Module) -> Feed:
     return {name: feed[name].reshape(shape) for name, shape in _shapes(module).items()}
+
+
+def example_feed(module: Module) -> Feed:
+    """Random inputs."""
+    return _shaped(feeds_of(module, (), 0)[0], module)
 
 
 def feeds_of(module: Module, constants: Sequence[int], cache_bytes: int) -> Sequence[Feed]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from polycomp.decisions import Decisions
 from polycomp.target import Target
-from polycomp.tuner.record import Glance
+from polycomp.tuner.record import Glance, in_unit
 
 _OK = "ok"
 
@@ -22,22 +22,25 @@ class Tuned:
 
 def best_decisions(glances: Iterable[Glance], target: Target) -> Tuned:
     """The fastest of each kernel on ``target``, else on a near one: with the same vectors and number of threads, but
-    other caches or another name of the CPU. The latest measurement of the same decisions counts."""
+    other caches or another name of the CPU. The latest measurement of the same decisions counts, by its ratio to the
+    library's own time."""
     wanted, vectors = target.key, _vectors(target.key)
-    exact: dict[str, dict[bytes, float]] = {}
-    near: dict[str, dict[bytes, float]] = {}
+    exact: dict[str, dict[bytes, Glance]] = {}
+    near: dict[str, dict[bytes, Glance]] = {}
     for glance in glances:
         if glance.status == _OK and glance.seconds is not None:
             if glance.target == wanted:
-                exact.setdefault(glance.symbol, {})[glance.decisions] = glance.seconds
+                exact.setdefault(glance.symbol, {})[glance.decisions] = glance
             elif _vectors(glance.target) == vectors:
-                near.setdefault(glance.symbol, {})[glance.decisions] = glance.seconds
-    chosen = {symbol: _fastest(times) for symbol, times in {**near, **exact}.items()}
+                near.setdefault(glance.symbol, {})[glance.decisions] = glance
+    chosen = {symbol: _fastest(found) for symbol, found in {**near, **exact}.items()}
     return Tuned(chosen, frozenset(near.keys() - exact.keys()))
 
 
-def _fastest(times: Mapping[bytes, float]) -> Decisions:
-    return Decisions.from_json(min(times, key=lambda decisions: times[decisions]).decode())
+def _fastest(found: Mapping[bytes, Glance]) -> Decisions:
+    unit = next((glance.library for glance in found.values() if glance.library is not None), None)
+    times = {text: in_unit(glance.seconds or 0.0, glance.library, unit) for text, glance in found.items()}
+    return Decisions.from_json(min(times, key=lambda text: times[text]).decode())
 
 
 def _vectors(key: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from polycomp.decisions import Decisions, Value
-from polycomp.tuner.record import Record
+from polycomp.tuner.record import Record, in_unit
 
 _PAUSE = 60.0  # seconds between two records that are not of one session
 _LEAST_GUESSES = 4  # predictions of which one can say something
@@ -36,7 +36,7 @@ class Effect:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """The ``records`` of one kernel on one target, in the order of the log."""
+    """The ``records`` of one kernel on one target, in the order of the log, with times in one unit."""
 
     records: tuple[Record, ...]
 
@@ -56,8 +56,8 @@ class History:
 
     @functools.cached_property
     def best(self) -> float | None:
-        """Seconds of the fastest schedule."""
-        return min((seconds(r) for r in self.measured), default=None)
+        """Seconds of the fastest schedule; the latest measurement of each counts."""
+        return min({r.decisions: seconds(r) for r in self.measured}.values(), default=None)
 
     @property
     def gain(self) -> float | None:
@@ -150,9 +150,20 @@ def histories(records: Iterable[Record]) -> dict[str, list[History]]:
             continue
         found.setdefault(record.target, {}).setdefault(record.workload, []).append(record)
     return {
-        target: sorted((History(tuple(each)) for each in kernels.values()), key=lambda h: -h.weight)
+        target: sorted((History(_in_one_unit(each)) for each in kernels.values()), key=lambda h: -h.weight)
         for target, kernels in found.items()
     }
+
+
+def _in_one_unit(records: Sequence[Record]) -> tuple[Record, ...]:
+    """Records of a kernel as if its library's own schedule had always taken as long as the last time."""
+    unit = next((r.library for r in reversed(records) if r.library is not None), None)
+    return tuple(_told_by(record, unit) for record in records)
+
+
+def _told_by(record: Record, unit: float | None) -> Record:
+    told = [None if t is None else in_unit(t, record.library, unit) for t in (record.seconds, record.predicted)]
+    return dataclasses.replace(record, seconds=told[0], predicted=told[1])
 
 
 def ways(records: Iterable[Record], target: str) -> list[Ways]:

@@ -15,15 +15,11 @@ from polycomp.tuner.workload import Workload
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """A workload with decisions, to be measured. ``number`` is unique among those that are under way.
-
-    ``library`` are the seconds of the library's own schedule by which the workload's others were told before, if any.
-    """
+    """A workload with decisions, to be measured. ``number`` is unique among those that are under way."""
 
     number: int
     workload: Workload
     decisions: Decisions
-    library: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Outcome:
 
     ``seconds`` is the time of a run, corrected for drift of the machine's speed; ``samples`` are the seconds of single
     runs as they were measured. Both are empty unless the status is OK. ``error`` says what went wrong. ``library`` are
-    the seconds of the library's own schedule, by which ``seconds`` are told.
+    the seconds of the library's own schedule on the same machine, beside which ``seconds`` were found.
     """
 
     number: int

@@ -181,11 +181,8 @@ class Pool(Measurer):
             again = functools.partial(self._to_time.put, item)
             with self._surviving(machine, trial, again, "times"), self._telling(trial):
                 standing = self._standings[trial.workload.key].result()
-                standing.seconds = standing.seconds or trial.library
-                measured = timer.time(trial.workload, standing, parts)
-                self._done.put(
-                    Outcome(trial.number, Status.OK, measured.seconds, measured.samples, library=standing.seconds)
-                )
+                found = timer.time(trial.workload, standing, parts)
+                self._done.put(Outcome(trial.number, Status.OK, found.seconds, found.samples, library=found.library))
 
         def time_all() -> None:
             with contextlib.suppress(MachineLostError):

@@ -14,7 +14,7 @@ SCHEMA = 1
 
 _FRONT = re.compile(
     rb'\{"schema":%d,"workload":"[^"\\]*","symbol":"([^"\\]*)","target":"([^"\\]*)","decisions":(\{[^}]*\}),'
-    rb'"status":"([^"\\]*)","seconds":([^,]*),.*\}' % SCHEMA
+    rb'"status":"([^"\\]*)","seconds":([^,]*),(?:"library":([^,]*),)?.*\}' % SCHEMA
 )
 
 
@@ -28,7 +28,8 @@ class Record:
     the :class:`~polycomp.target.Target`, ``decisions`` a complete set of them.
 
     ``status`` is a :class:`~polycomp.tuner.status.Status`; ``seconds`` is a run's time and ``samples`` those of single
-    runs, both empty unless it is ``ok``. ``versions`` are those of what compiled it.
+    runs, both empty unless it is ``ok``; ``library`` is the time of the library's own schedule, as it was then and
+    there: records of a kernel are compared by the ratios (:func:`in_unit`). ``versions`` are those of what compiled it.
 
     What follows is for reports, and not in logs of before: the seconds that the cost model ``predicted``, whether it is
     the library's ``own`` schedule, how often the model that is tuned ``calls`` the kernel without tuning (0: only on
@@ -44,6 +45,7 @@ class Record:
     decisions: Decisions
     status: str
     seconds: float | None
+    library: float | None = dataclasses.field(default=None, kw_only=True)
     samples: tuple[float, ...]
     error: str
     versions: dict[str, str]
@@ -84,6 +86,7 @@ class Glance:
     decisions: bytes
     status: str
     seconds: float | None
+    library: float | None
 
     @classmethod
     def from_line(cls, line: bytes) -> Glance:
@@ -94,10 +97,20 @@ class Glance:
         found = _FRONT.fullmatch(line)
         if found is None:
             record = Record.from_line(line)
-            return cls(record.symbol, record.target, _text(record.decisions), record.status, record.seconds)
-        symbol, target, decisions, status, seconds = found.groups()
-        time = None if seconds == b"null" else float(seconds)
-        return cls(symbol.decode(), target.decode(), decisions, status.decode(), time)
+            times = record.seconds, record.library
+            return cls(record.symbol, record.target, _text(record.decisions), record.status, *times)
+        symbol, target, decisions, status, seconds, library = found.groups()
+        return cls(symbol.decode(), target.decode(), decisions, status.decode(), _time(seconds), _time(library))
+
+
+def in_unit(seconds: float, library: float | None, unit: float | None) -> float:
+    """The seconds that were measured where the library's own schedule took ``library``, had it taken ``unit``: those of
+    other minutes and other machines are told alike. As they are where one of the two is not known."""
+    return seconds if library is None or unit is None else seconds * unit / library
+
+
+def _time(text: bytes | None) -> float | None:
+    return None if text is None or text == b"null" else float(text)
 
 
 def _text(decisions: Decisions) -> bytes:

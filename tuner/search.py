@@ -32,8 +32,9 @@ class Search(abc.ABC):
         return [*found, *self._propose(count - len(found))] if len(found) < count else found
 
     def observe(self, point: Point, seconds: float | None) -> None:
-        """A point's time; None when it failed in some way."""
+        """A point's time, the latest if it was measured before; None when it failed in some way."""
         self._known.add(point.loops)
+        self.measured = [item for item in self.measured if item[1].loops != point.loops]
         self.measured.append((math.inf if seconds is None else seconds, point))
 
     @property

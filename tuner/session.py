@@ -17,7 +17,7 @@ from polycomp.tuner.database import Database
 from polycomp.tuner.evolution import EvolutionarySearch
 from polycomp.tuner.measurer import Measurer, Outcome, Trial
 from polycomp.tuner.model import Experience, make_model
-from polycomp.tuner.record import Record
+from polycomp.tuner.record import Record, in_unit
 from polycomp.tuner.search import Search
 from polycomp.tuner.space import Point, Space
 from polycomp.tuner.status import Status
@@ -44,9 +44,10 @@ class Budget:
 class Layer:
     """A kernel of the model in the course of tuning. It is called ``calls`` times per inference without tuning.
 
-    ``own`` are the seconds of the library's own schedule, as those of all others are told beside it; ``quickest`` are
-    those of the fastest round of any schedule, by which kernels are compared with other ones; ``counts`` tell how many
-    trials had each status.
+    ``own`` are the seconds of the library's own schedule where it was timed first, in which all others are told:
+    machines of one target are never equally fast, nor is one at all times, but what a schedule gains over the library's
+    is nearly the same. ``quickest`` are those of the fastest round of any schedule, by which kernels are compared with
+    other ones; ``counts`` tell how many trials had each status.
     """
 
     def __init__(self, workload: Workload, calls: int, make_search: MakeSearch) -> None:
@@ -67,13 +68,21 @@ class Layer:
     def trials(self) -> int:
         return sum(self.counts.values())
 
-    def learn(self, point: Point, status: Status, seconds: float | None, samples: Sequence[float]) -> None:
-        """Take a measurement into account."""
-        if status is Status.OK and seconds is not None:
-            self.quickest = min(self.quickest or math.inf, min(samples, default=seconds))
-        self.search.observe(point, seconds if status is Status.OK else None)
-        if point.loops == self.space.own.loops and seconds is not None:
-            self.own = seconds
+    def learn(
+        self, point: Point, status: Status, seconds: float | None, library: float | None, samples: Sequence[float]
+    ) -> None:
+        """Take a measurement into account, made where the library's own schedule took ``library`` seconds (None for
+        one that did not tell)."""
+        if status is not Status.OK or seconds is None:
+            self.search.observe(point, None)
+            return
+        self.own = self.own or library or (seconds if self.is_own(point) else None)
+        self.quickest = min(self.quickest or math.inf, min(samples, default=seconds))
+        self.search.observe(point, in_unit(seconds, library, self.own))
+
+    def is_own(self, point: Point) -> bool:
+        """Whether it is the library's choice."""
+        return point.loops == self.space.own.loops
 
 
 _Batch = list[tuple[Layer, Point]]
@@ -188,7 +197,7 @@ class Session:
             batch = self._next_batch(count, busy)
         for layer, point in batch:
             self.trials += 1
-            trial = Trial(self.trials, layer.workload, point.decisions, layer.own)
+            trial = Trial(self.trials, layer.workload, point.decisions)
             self._waiting[trial.number] = layer, point, trial
             self.measurer.submit(trial)
         return batch
@@ -248,11 +257,11 @@ class Session:
                     self.database.append(_record_of_way(choice, way, seconds, self._target))
 
     def _note(self, layer: Layer, point: Point, trial: Trial, outcome: Outcome) -> None:
-        if point.loops == layer.space.own.loops and outcome.library is not None:
+        if layer.is_own(point) and outcome.library is not None:
             # What compares the library's own with itself may only add an error.
             outcome = dataclasses.replace(outcome, seconds=outcome.library)
         layer.counts[outcome.status] = layer.counts.get(outcome.status, 0) + 1
-        layer.learn(point, outcome.status, outcome.seconds, outcome.samples)
+        layer.learn(point, outcome.status, outcome.seconds, outcome.library, outcome.samples)
         if self.database is not None:
             self.database.append(_with_circumstances(record_of(trial, outcome), layer, point))
         self.watcher.outcome(layer, outcome)
@@ -268,14 +277,16 @@ def next_layer(layers: Sequence[Layer], asked: Sequence[Layer]) -> Layer | None:
 
 def record_of(trial: Trial, outcome: Outcome) -> Record:
     """What is remembered of a trial."""
-    workload, versions = trial.workload, tool_versions()
-    measured = (outcome.status.value, outcome.seconds, outcome.samples, outcome.error)
-    return Record(workload.key, workload.symbol, workload.target.key, trial.decisions, *measured, versions)
+    workload, status = trial.workload, outcome.status.value
+    names, measured = (workload.key, workload.symbol, workload.target.key), (outcome.samples, outcome.error)
+    return Record(*names, trial.decisions, status, outcome.seconds, *measured, tool_versions(), library=outcome.library)
 
 
 def _with_circumstances(record: Record, layer: Layer, point: Point) -> Record:
-    own, predicted = point.loops == layer.space.own.loops, layer.search.predicted.get(point.loops)
-    return dataclasses.replace(record, predicted=predicted, own=own, calls=layer.calls, when=round(time.time(), 3))
+    predicted, when = layer.search.predicted.get(point.loops), round(time.time(), 3)
+    if predicted is not None:
+        predicted = in_unit(predicted, layer.own, record.library)
+    return dataclasses.replace(record, predicted=predicted, own=layer.is_own(point), calls=layer.calls, when=when)
 
 
 def best_times(layers: Iterable[Layer]) -> dict[str, float]:
@@ -304,5 +315,5 @@ def _replay(layer: Layer, record: Record) -> bool:
     point = layer.space.draw(record.decisions)
     if point is None or record.status not in set(Status):
         return False
-    layer.learn(point, Status(record.status), record.seconds, record.samples)
+    layer.learn(point, Status(record.status), record.seconds, record.library, record.samples)
     return True

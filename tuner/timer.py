@@ -31,12 +31,11 @@ class Standing:
     """What candidates of a workload are measured against, on any machine.
 
     ``library`` is the kernel with the library's own schedule, ``plain`` one without a schedule, as long as the former
-    was not compared with it. ``seconds`` are those of the library's own on the machine that was the first to time it.
+    was not compared with it.
     """
 
     library: ModuleParts
     plain: ModuleParts | None
-    seconds: float | None = None
 
 
 @dataclasses.dataclass
@@ -56,11 +55,7 @@ class Timer:
         self._known: dict[str, _Known] = {}
 
     def time(self, workload: Workload, standing: Standing, parts: ModuleParts) -> Measured:
-        """Check and time a candidate. Raises :class:`ProcessFailure`, and :class:`MachineLostError`.
-
-        The seconds are those of the machine that was the first to time the library's own schedule: machines of one
-        target are never equally fast, but what a candidate gains over the library is nearly the same on all.
-        """
+        """Check and time a candidate. Raises :class:`ProcessFailure`, and :class:`MachineLostError`."""
         measured = self._ask(Measure(workload.key, parts))
         if measured.unknown:
             self._send_reference(workload, standing)
@@ -68,8 +63,7 @@ class Timer:
         known = self._known[workload.key]
         if measured.seconds < known.best:
             known.best, known.incumbent = measured.seconds, parts
-        standing.seconds = standing.seconds or known.library
-        return dataclasses.replace(measured, seconds=measured.seconds * standing.seconds / known.library)
+        return measured
 
     def _ask(self, request: Measure) -> Measured:
         measured: Measured = self._machine.time(request, self._limits.run_seconds)

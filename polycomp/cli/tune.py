@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,21 +12,24 @@ import click
 from polycomp.cli import tune_report
 from polycomp.cli.common import parse_labels, shape_option, stdout
 from polycomp.cli.progress import Display
-from polycomp.cli.tuning import TuningView, layer_table, summary, way_table
+from polycomp.cli.tuning import TuningView, confirmation_text, layer_table, summary, way_table
 from polycomp.decisions import Decisions
+from polycomp.driver.compile import compile_model
 from polycomp.driver.lower import Lowered
 from polycomp.driver.pipeline import import_graph, lower_model
 from polycomp.driver.words import count_text
 from polycomp.errors import TuningLogError
 from polycomp.options import Options
+from polycomp.runtime import Module
 from polycomp.target import host_target
+from polycomp.tuner.confirm import confirm
 from polycomp.tuner.database import Database
 from polycomp.tuner.fleet import Group, connected
 from polycomp.tuner.log import default_log
 from polycomp.tuner.measurer import Measurer
 from polycomp.tuner.model_layers import layers_of
 from polycomp.tuner.pool import LocalPool
-from polycomp.tuner.session import Budget, Session, library_first
+from polycomp.tuner.session import Budget, Layer, Session, library_first
 from polycomp.tuner.timer import Limits
 
 _TRIALS = 256
@@ -92,7 +95,9 @@ def command(
         if wanted:
             raise click.UsageError("--workers-with chooses nodes of a cluster; name it with --cluster")
         target = host_target()
-        tuning.run(Options(target, threads or target.cores, shapes), lambda: LocalPool(threads or target.cores, jobs))
+        options = Options(target, threads or target.cores, shapes)
+        layers = tuning.run(options, lambda: LocalPool(threads or target.cores, jobs))
+        click.echo(tuning.confirm(options, layers))
     else:
         _tune_on_cluster(tuning, cluster, wanted, threads, jobs)
     click.echo(f"the log is {log}; 'polycomp compile' uses it" + (f" with --db {log}" if db else ""))
@@ -109,8 +114,9 @@ class _Tuning:
     resume: bool
     seed: int
 
-    def run(self, options: Options, make_measurer: Callable[[], Measurer]) -> None:
-        """Tune for the target of ``options``, and show the result, also of what was interrupted."""
+    def run(self, options: Options, make_measurer: Callable[[], Measurer]) -> Sequence[Layer]:
+        """Tune for the target of ``options``, and show the result, also of what was interrupted. Returns the kernels
+        that were tuned."""
         with Display() as display:
             graph = import_graph(self.model, options, display)
 
@@ -131,6 +137,16 @@ class _Tuning:
             if any(x.calls == 0 for x in layers):
                 stdout().print(way_table(ways, layers))
             click.echo(summary(layers, ways, view))
+        return layers
+
+    def confirm(self, options: Options, layers: Sequence[Layer]) -> str:
+        """What the log is worth to the whole model, on this machine."""
+        with Display() as display:
+
+            def compiled(options: Options) -> Module:
+                return compile_model(self.model, options, display).module(options.threads)
+
+            return confirmation_text(confirm(compiled, options, self.database, layers))
 
 
 def _tune_on_cluster(tuning: _Tuning, address: str, wanted: dict[str, str], threads: int, jobs: int) -> None:

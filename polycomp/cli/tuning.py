@@ -13,6 +13,7 @@ from rich.text import Text
 
 from polycomp.decisions import Value
 from polycomp.driver.words import count_text, kernel_text, seconds_text
+from polycomp.tuner.confirm import Confirmation
 from polycomp.tuner.measurer import Outcome
 from polycomp.tuner.session import Budget, Layer, Watcher, best_times
 from polycomp.tuner.status import Status
@@ -138,4 +139,14 @@ def summary(layers: Sequence[Layer], ways: Ways, view: TuningView) -> str:
     if known:
         gain = f"{seconds_text(before)} -> {seconds_text(after)} ({before / after:.3f}x)"
         lines.append(f"{count_text(sum(x.calls > 0 for x in known), 'kernel')}, per inference: {gain}")
+    return "\n".join(lines)
+
+
+def confirmation_text(found: Confirmation) -> str:
+    """What the log is worth to the model."""
+    gain = f"{seconds_text(found.untuned)} untuned, {seconds_text(found.tuned)} with the log"
+    lines = [f"the model: {gain} ({found.untuned / found.tuned:.3f}x)"]
+    if found.dropped:
+        count = count_text(len(found.dropped), "kernel")
+        lines.append(f"of {count} the log knows that what was fastest alone was slower in the model")
     return "\n".join(lines)

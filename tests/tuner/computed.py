@@ -21,10 +21,16 @@ def landscape(decisions: Decisions) -> float:
 
 
 class Computed(Measurer):
-    """Outcomes come in the order of ``turn``, and all at once. It fails where ``seconds`` gives None."""
+    """Outcomes come in the order of ``turn``, and all at once. It fails where ``seconds`` gives None. ``library`` are
+    the seconds that it tells of the library's own schedule, if any."""
 
-    def __init__(self, seconds: Callable[[Decisions], float | None] = landscape, turn: int = -1) -> None:
-        self.seconds, self.turn = seconds, turn
+    def __init__(
+        self,
+        seconds: Callable[[Decisions], float | None] = landscape,
+        turn: int = -1,
+        library: float | None = None,
+    ) -> None:
+        self.seconds, self.turn, self.library = seconds, turn, library
         self.waiting: list[Trial] = []
         self.seen: list[Trial] = []
 
@@ -44,7 +50,7 @@ class Computed(Measurer):
         seconds = self.seconds(trial.decisions)
         if seconds is None:
             return Outcome(trial.number, Status.CRASH, error="planted")
-        return Outcome(trial.number, Status.OK, seconds, (seconds,))
+        return Outcome(trial.number, Status.OK, seconds, (seconds,), library=self.library)
 
     def close(self) -> None:
         self.waiting = []

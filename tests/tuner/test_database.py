@@ -57,6 +57,7 @@ def test_a_line_says_everything_by_name(database: Database) -> None:
         "decisions": {"t2.order": "rows outside", "t2.pack": True, "t2.tile": [1, 6, 4]},
         "status": "ok",
         "seconds": 1.5e-5,
+        "library": None,
         "samples": [1.5e-5, 1.6e-5],
         "error": "",
         "versions": {"polycomp": "0"},
@@ -129,12 +130,18 @@ def test_a_file_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_glance_tells_what_a_record_tells(database: Database) -> None:
-    for record in (RECORD, FAILED, dataclasses.replace(RECORD, symbol='a "quoted" name', error="} and more\n")):
+    told_beside = dataclasses.replace(RECORD, library=1.25e-5)
+    for record in (
+        RECORD,
+        told_beside,
+        FAILED,
+        dataclasses.replace(RECORD, symbol='a "quoted" name', error="} and more\n"),
+    ):
         database.append(record)
     database.path.write_bytes(database.path.read_bytes().replace(b'{"schema":1,', b'{ "schema": 1, ', 1))
     for glance, record in zip(database.glances(), database.records(), strict=True):
-        told = (glance.symbol, glance.target, glance.status, glance.seconds)
-        assert told == (record.symbol, record.target, record.status, record.seconds)
+        told = (glance.symbol, glance.target, glance.status, glance.seconds, glance.library)
+        assert told == (record.symbol, record.target, record.status, record.seconds, record.library)
         assert Decisions.from_json(glance.decisions.decode()) == record.decisions
 
 

@@ -101,14 +101,15 @@ class Slow(Frail):
     def time(self, request: Any, seconds: float) -> Any:
         if isinstance(request, Reference):
             self.told.append(request)
-            return Measured(self.seconds)
-        return Measured(self.seconds / 2) if self.told else Measured(unknown=True)
+            return Measured(self.seconds, library=self.seconds)
+        return Measured(self.seconds / 2, library=self.seconds) if self.told else Measured(unknown=True)
 
 
-def test_machines_that_are_not_equally_fast_tell_the_same_times() -> None:
+def test_machines_that_are_not_equally_fast_tell_the_same_ratios() -> None:
     workload = planted.product()
     parts = build_candidate(workload, Decisions())
     standing = Standing(parts, parts)
     machines = [Slow(1.0), Slow(3.0)]
-    assert [Timer(m, Limits()).time(workload, standing, parts).seconds for m in machines] == [0.5, 0.5]
+    found = [Timer(m, Limits()).time(workload, standing, parts) for m in machines]
+    assert [measured.seconds / measured.library for measured in found] == [0.5, 0.5]
     assert [m.told[0].plain for m in machines] == [parts, None]  # compared with plain loops once

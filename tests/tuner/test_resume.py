@@ -13,12 +13,11 @@ import planted
 import pytest
 from endless_session import make_search
 
+from polycomp.decisions import Decisions
+from polycomp.tuner.best import best_decisions
 from polycomp.tuner.database import Database
-from polycomp.tuner.measurer import Trial
-from polycomp.tuner.pool import LocalPool
 from polycomp.tuner.record import Record
 from polycomp.tuner.session import Budget, Layer, Session
-from polycomp.tuner.space import Space
 
 
 def records_of(path: pathlib.Path, count: int) -> list[Record]:
@@ -69,22 +68,25 @@ def test_records_that_fit_no_longer_are_told(tmp_path: pathlib.Path) -> None:
         assert again.resume() == 0
 
 
-def test_a_resumed_session_tells_times_by_the_library_as_it_was_timed_before(tmp_path: pathlib.Path) -> None:
+def test_times_are_compared_by_the_library_of_their_own_run(tmp_path: pathlib.Path) -> None:
+    """The machine is three times as fast in the second run: nothing of it is better for that."""
     log = tmp_path / "tune.jsonl"
-    Session([Layer(planted.product(), 1, make_search)], computed.Computed(), Database(log)).run(Budget(24))
-    layer, measurer = Layer(planted.product(), 1, make_search), computed.Computed()
-    session = Session([layer], measurer, Database(log))
+    Session([Layer(planted.product(), 1, make_search)], computed.Computed(library=6e-3), Database(log)).run(Budget(24))
+    layer = Layer(planted.product(), 1, make_search)
+    faster = computed.Computed(lambda d: computed.landscape(d) / 3, library=2e-3)
+    session = Session([layer], faster, Database(log))
     session.resume()
-    session.run(Budget(4))
-    assert layer.own is not None
-    assert [trial.library for trial in measurer.seen] == [layer.own] * 4
+    best = layer.best
+    session.run(Budget(8))
+    ratios = {r.decisions: computed.landscape(r.decisions) / 6e-3 for r in Database(log).records() if not r.own}
+    assert layer.own == 6e-3
+    assert best is not None and layer.best is not None
+    assert layer.best <= best
+    assert {r.decisions: r.seconds / r.library for r in Database(log).records() if not r.own} == pytest.approx(ratios)  # type: ignore[operator]
+    assert ratios[best_of(log)] == min(ratios.values())
 
 
-def test_a_pool_tells_times_by_the_library_seconds_of_the_trial() -> None:
+def best_of(log: pathlib.Path) -> Decisions:
+    """What a compilation takes from the log."""
     workload = planted.product()
-    own = Space(workload).own
-    with LocalPool(1, 1) as pool:
-        pool.submit(Trial(1, workload, own.decisions, library=1000.0))
-        (outcome,) = pool.collect()
-    assert outcome.library == 1000.0
-    assert outcome.seconds is not None and outcome.seconds > 1.0
+    return best_decisions(Database(log).glances(), workload.target).decisions[workload.symbol]
