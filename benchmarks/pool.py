@@ -27,6 +27,7 @@ GOAL_MICROSECONDS = 5.0
 """For loops that follow each other at once."""
 
 VECTOR = 16
+OPERATIONS = 12
 LOOPS = 200
 RUNS = 200
 RESTS = 100
@@ -45,9 +46,19 @@ class Row:
 
 
 def loops(count: int, threads: int, parallel: bool) -> pc.NativeFunction:
-    """``count`` loops over the threads, each iteration of which doubles one vector."""
+    """``count`` loops over the threads, each iteration of which computes one vector.
+
+    An element is computed by more operations than it has bytes: a run that only moves a few bytes wakes no threads.
+    """
     x = pc.placeholder((count, threads, VECTOR), "float32", "x")
-    y = pc.compute((count, threads, VECTOR), lambda i, t, j: x[i, t, j] * 2.0, "y")
+
+    def element(i: pc.Expr, t: pc.Expr, j: pc.Expr) -> pc.Expr:
+        value: pc.Expr = x[i, t, j]
+        for _ in range(OPERATIONS // 2):
+            value = value * 0.5 + 1.0
+        return value
+
+    y = pc.compute((count, threads, VECTOR), element, "y")
     schedule = pc.Schedule(y)
     _, thread, lane = schedule[y].loops
     schedule.vectorize(lane)

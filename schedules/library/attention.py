@@ -120,10 +120,14 @@ class _Scheduling:
         schedule.reorder(*rest, *loops[rank:], row, column)
 
     def _place_rows(self, tile: LoopRef) -> None:
-        """Compute the weights of a tile row by row: what a row needs besides its scores is made just before."""
+        """Compute the weights of a tile row by row: what a row needs besides its scores is made just before.
+
+        A row is reduced in pieces as wide as the panels its scores are made of: of a length that is only known at run
+        time, wider pieces end elsewhere, and all of them would be checked element by element.
+        """
         schedule, weights = self.schedule, self.attention.weights
         own = [t for t in self.attention.between if t is not weights]
-        partials = {t: partial_sums(schedule, t, self.lanes) for t in own if is_reduction(t)}
+        partials = {t: partial_sums(schedule, t, self.lanes, _VECTORS) for t in own if is_reduction(t)}
         *_, row, column = schedule.compute_at(weights, tile)
         for tensor in reversed(own):
             place_stage(schedule, tensor, row, self.lanes)

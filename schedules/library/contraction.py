@@ -40,6 +40,7 @@ _SYMBOLIC_ROWS = 128  # what an unknown extent is taken to be when a tile is cho
 _L2_BYTES_PER_CYCLE = 24.0  # what one core gets from its second-level cache in a stream of vector loads
 _PREFETCH_STEPS = 32  # at most so many steps of the reduction lie between asking for a vector and using it
 _PREFETCH_BYTES = 4096  # and at most so many bytes of the vector operand
+_ROWS_FORESEEN = 3  # a step of so few rows is so few instructions that the core itself looks as far ahead
 LINES_PER_RUN = 4  # of a panel that a tile asks for at once before a run of the reduction's last loop
 MOST_TILES_ASKING = 32  # row tiles of a column that share in asking for the next one's panel
 _ROWS_WORTH_PACKING = 48  # fewer rows take less time than the copy: measured for 34 to 256 rows of 34 to 512 steps
@@ -356,7 +357,8 @@ class _Tiling(Deciding):
         if self.is_plain or self.roles.rows or (rows is not None and rows <= most * self.tile.rows):
             return None
         if rows is None:
-            return most if most * self.tile.rows <= _SYMBOLIC_ROWS else None
+            # Blocks are shared out to threads, and with few rows the last of them would have a short one.
+            return most if self.target.cores == 1 and most * self.tile.rows <= _SYMBOLIC_ROWS else None
         tiles = -(-rows // self.tile.rows)
         return -(-tiles // -(-tiles // most))  # blocks of equal size
 
@@ -443,7 +445,14 @@ class _Tiling(Deciding):
         if _stays_near(self._depth(), self.tile.blocks * -(-self.tile.width // self.lanes), self.target):
             return 0
         step_bytes = self.tile.blocks * self.tile.width * self.contraction.step_bytes(self.contraction.vector)
+        if self.tile.rows * self.tile.outer_rows <= _ROWS_FORESEEN and self._matrix_bytes() <= self.target.l3_bytes:
+            return 0
         return min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
+
+    def _matrix_bytes(self) -> int:
+        """Of the vector operand, as far as its size is known."""
+        source = self.contraction.vector.source
+        return math.prod([constant(n) or 1 for n in source.shape]) * int(source.dtype.bytes)
 
     def _are_rows_far(self) -> bool:
         """Whether each step of the reduction's first loop reads rows in another place of an operand that the

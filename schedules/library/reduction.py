@@ -164,14 +164,15 @@ def _is_big_domain(tensor: Tensor) -> bool:
     return is_large([a.extent for a in (*tensor.axes, *tensor.reduce_axes)])
 
 
-def partial_sums(schedule: Schedule, tensor: Tensor, lanes: int) -> Tensor | None:
-    """Vectors of partial results for a reduction along memory; None where one vector holds the whole row."""
+def partial_sums(schedule: Schedule, tensor: Tensor, lanes: int, vectors: int = _PARTIAL_VECTORS) -> Tensor | None:
+    """So many ``vectors`` of partial results for a reduction along memory, fewer in a short row; None where one vector
+    holds the whole row."""
     axes = tensor.reduce_axes
     extent = constant(axes[-1].extent)
     if extent is not None and extent <= lanes:
         return None
-    vectors = _PARTIAL_VECTORS if extent is None or extent >= 2 * _PARTIAL_VECTORS * lanes else 1
-    vectors = schedule.decide(f"{tensor.name}.partial_vectors", vectors, (1, 2, 4, 8))
+    wanted = vectors if extent is None or extent >= 2 * vectors * lanes else 1
+    vectors = schedule.decide(f"{tensor.name}.partial_vectors", wanted, (1, 2, 4, 8))
     return schedule.rfactor(tensor, len(axes) - 1, vectors * lanes)
 
 

@@ -29,7 +29,7 @@ _TILE_VECTORS = 2
 _STREAMS = 16  # rows of the matrix that are read side by side: the hardware follows some tens of streams
 _PAGE_BYTES = 4096  # of memory, which decides about the sets of a cache: beyond it addresses are in no order there
 _SINGLE_ROW_VECTORS = 4
-_SINGLE_ROW_STREAMS = 8  # unrolled: a single row has no other work to hide the latency of its additions
+_SINGLE_ROW_STREAMS = (8, 4)  # unrolled: a single row has no other work to hide the latency of its additions
 
 
 def decide_streamed(schedule: Schedule, contraction: Contraction, target: Target) -> bool:
@@ -123,7 +123,7 @@ class StreamedProduct(Deciding):
         """The product's own loops: a block of the matrix's rows, tiles of columns, tiles of rows, the block."""
         schedule = self.schedule
         *spatial, depth = loops
-        streams = self._decide("streams", _STREAMS if self.rows > 1 else _SINGLE_ROW_STREAMS, [4, 8, 16, 32])
+        streams = self._decide("streams", self._streams(), [4, 8, 16, 32])
         blocks, step = schedule.split(depth, streams)
         columns, vector = schedule.split(spatial[-1], self.width)
         row_tiles: list[LoopRef] = []
@@ -139,3 +139,13 @@ class StreamedProduct(Deciding):
         schedule.vectorize(vector)
         if self.rows == 1:
             schedule.unroll(step)
+
+    def _streams(self) -> int:
+        """Rows of the matrix side by side. Where they lie whole pages apart all of them are in one set of the
+        first-level cache, which must have ways for all and for the results."""
+        if self.rows > 1:
+            return _STREAMS
+        many, few = _SINGLE_ROW_STREAMS
+        apart = (self.extents[-1] or 1) * self.contraction.vector.dtype.bytes
+        ways = self.target.l1_bytes // _PAGE_BYTES
+        return few if apart % _PAGE_BYTES == 0 and many >= ways else many
