@@ -13,11 +13,18 @@ NARROW = 2
 
 _MANY_REGISTERS = 32  # enough for tiles of 24 accumulators, four vectors wide
 _MORE_LOADS = 1.04  # how much longer a tile two vectors wide takes, whose rows are loaded for fewer products
+_PAGE_BYTES = 4096  # between addresses of one set of a first-level cache, as far as tiles need to know
 
 
 def panel_width(target: Target, dtype: DType = DType.FLOAT32) -> int:
     """Columns of one packed panel: two vector registers of elements (float16 is computed in float32)."""
     return NARROW * target.lanes(max(4, dtype.bytes))
+
+
+def are_rows_in_one_set(row_bytes: int) -> bool:
+    """Whether rows of so many bytes, one behind the other, all begin in the same set of the first-level cache: it has
+    ways for the rows of a wide tile, but not for the many of a narrow one."""
+    return row_bytes % _PAGE_BYTES == 0
 
 
 def wide_panel(columns: int, target: Target, dtype: DType = DType.FLOAT32, most: int = 4) -> int:

@@ -7,13 +7,14 @@ import math
 from polycomp.dtypes import DType
 from polycomp.graph import Graph, Node
 from polycomp.options import Options
-from polycomp.panels import NARROW, panel_width, wide_panel
+from polycomp.panels import NARROW, are_rows_in_one_set, panel_width, wide_panel
 from polycomp.passes.rewrite import Array, Editor
 from polycomp.passes.sites import Sites
 from polycomp.target import Target
 
 _MANY_ROWS = 512  # with fewer, the time goes by waiting for the matrix, which narrow panels need more slowly
 _SOME_ROWS = 96  # for which panels of three vectors pay where the rows do not stay in the second-level cache
+_FEW_ROWS = 8  # are no more than a wide tile has: they meet in the first-level cache either way
 _MANY_STEPS = 256  # of the reduction: wide panels were measured from here on
 _PANELS = (2, 3, 4)  # vectors across, among which tuning may choose
 
@@ -52,7 +53,8 @@ def _panel_for(rows: int, depth: int, columns: int, target: Target, dtype: DType
     rows read less often, a narrow one arrives sooner."""
     if rows >= _MANY_ROWS and depth >= _MANY_STEPS:
         return wide_panel(columns, target, dtype)
-    if rows >= _SOME_ROWS and rows * depth * dtype.bytes > target.l2_bytes // 2:
+    is_far = rows >= _SOME_ROWS and rows * depth * dtype.bytes > target.l2_bytes // 2
+    if is_far or (not 1 <= rows <= _FEW_ROWS and are_rows_in_one_set(depth * dtype.bytes)):
         return wide_panel(columns, target, dtype, most=3)
     return panel_width(target, dtype)
 

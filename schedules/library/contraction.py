@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from polycomp.panels import panel_width, wide_panel
+from polycomp.panels import are_rows_in_one_set, panel_width, wide_panel
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import (
     Contraction,
@@ -243,7 +243,10 @@ class _Tiling(Deciding):
         """Vectors across the tiles of a plain product whose matrix is copied into panels for many rows; None where the
         costs of tiles tell."""
         rows, depth = self._extent(self.roles.row), self._depth()
-        most = 4 if rows >= _MANY_ROWS else 3 if rows >= _SOME_ROWS and depth >= 2 * _MANY_STEPS else 0
+        collide = are_rows_in_one_set(depth * self.contraction.step_bytes(self.contraction.other))
+        is_deep = depth >= 2 * _MANY_STEPS
+        some = rows >= _SOME_ROWS or (collide and rows >= _ROWS_WORTH_PACKING)
+        most = 4 if rows >= _MANY_ROWS else 3 if some and is_deep else 0
         if not self.is_plain or depth < _MANY_STEPS or not most:
             return None
         tensor = self.contraction.tensor

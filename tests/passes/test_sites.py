@@ -86,3 +86,12 @@ def test_advice_that_does_not_fit_is_told_and_left_out() -> None:
     with pytest.warns(UserWarning, match=r"advice for Conv of 1x16x10x10 to 16 by 3x3 does not fit: .*'F\(3x3\)'"):
         graph = choose_layout(convolution(), Options(TARGET, tuned=asked(CONV, "algorithm", "F(3x3)")))
     assert ops(graph)["ConvWinograd"] == 1
+
+
+@pytest.mark.parametrize(("rows", "depth", "vectors"), [(24, 1024, 3), (24, 1000, 2), (8, 1024, 2)])
+def test_rows_that_meet_in_one_set_of_the_cache_get_wide_panels(rows: int, depth: int, vectors: int) -> None:
+    """Of 32 registers a narrow panel has tiles of 14 rows: more than a cache has ways."""
+    m, target = Make(), parse_target("x86_64-linux-gnu,features=avx512f+avx512bw+avx512cd+avx512dq+avx512vl+fma+avx2")
+    graph = m.graph(m.op("MatMul", m.input(rows, depth), m.weight(depth, 96)))
+    (site,) = pack_matrices(graph, Options(target)).sites
+    assert site.decision.value == vectors
