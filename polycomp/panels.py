@@ -6,14 +6,13 @@ Constants are packed by a pass, before there is a schedule, and matrices that ar
 from __future__ import annotations
 
 from polycomp.dtypes import DType
-from polycomp.target import Target
+from polycomp.target import PAGE_BYTES, Target
 
 NARROW = 2
 """Vectors across a panel that suits few rows as well as many."""
 
 _MANY_REGISTERS = 32  # enough for tiles of 24 accumulators, four vectors wide
 _MORE_LOADS = 1.04  # how much longer a tile two vectors wide takes, whose rows are loaded for fewer products
-_PAGE_BYTES = 4096  # between addresses of one set of a first-level cache, as far as tiles need to know
 
 
 def panel_width(target: Target, dtype: DType = DType.FLOAT32) -> int:
@@ -24,7 +23,7 @@ def panel_width(target: Target, dtype: DType = DType.FLOAT32) -> int:
 def are_rows_in_one_set(row_bytes: int) -> bool:
     """Whether rows of so many bytes, one behind the other, all begin in the same set of the first-level cache: it has
     ways for the rows of a wide tile, but not for the many of a narrow one."""
-    return row_bytes % _PAGE_BYTES == 0
+    return row_bytes % PAGE_BYTES == 0
 
 
 def wide_panel(columns: int, target: Target, dtype: DType = DType.FLOAT32, most: int = 4) -> int:

@@ -15,6 +15,9 @@ cache line."""
 
 CACHE_LINE_BYTES = 64
 
+PAGE_BYTES = 4096
+"""Of memory: addresses so far apart are in one set of a first-level cache."""
+
 # Linux's /proc/cpuinfo flag -> LLVM feature. Only what codegen can use; a masked feature is absent from cpuinfo.
 _X86_FEATURES = {
     "sse3": "sse3", "pni": "sse3", "ssse3": "ssse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "popcnt": "popcnt",

@@ -7,6 +7,7 @@ which leave other things in the caches.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 import time
 from collections import defaultdict
@@ -16,12 +17,12 @@ from polycomp.driver.bench import measure
 from polycomp.options import Options
 from polycomp.runtime import Module
 from polycomp.tuner.bench import Feed, example_feed
-from polycomp.tuner.best import best_decisions
 from polycomp.tuner.database import Database
+from polycomp.tuner.log import with_best
+from polycomp.tuner.measurer import Outcome, Trial
 from polycomp.tuner.record import Record
-from polycomp.tuner.session import Layer
+from polycomp.tuner.session import Layer, record_of
 from polycomp.tuner.status import Status
-from polycomp.tuner.versions import tool_versions
 
 Compile = Callable[[Options], Module]
 """Makes the module of the model, to run with as many threads as the options say."""
@@ -49,17 +50,19 @@ def confirm(compiled: Compile, options: Options, database: Database, layers: Ite
     """
     plain, by_symbol, dropped = compiled(options), {x.workload.symbol: x for x in layers}, dict[str, None]()
     feed = example_feed(plain)
-    for _ in range(_TURNS):
-        best = best_decisions(database.glances(), options.kernel_target)
-        advised = dataclasses.replace(options, tuned=best.decisions, tuned_near=best.near)
+    for turn in itertools.count():
+        advised = with_best(options, database.glances())
         tuned = compiled(advised)
-        losers = {s: ratio for s, ratio in kernel_ratios(tuned, plain, feed).items() if ratio > _LOSS}
-        losers = {s: ratio for s, ratio in losers.items() if s in by_symbol and _is_changed(by_symbol[s], advised)}
+        if turn == _TURNS:
+            break
+        ratios = kernel_ratios(tuned, plain, feed)
+        changed = [layer for symbol, layer in by_symbol.items() if symbol in ratios and _is_changed(layer, advised)]
+        losers = [layer for layer in changed if ratios[layer.workload.symbol] > _LOSS]
         if not losers:
             break
-        dropped |= dict.fromkeys(losers)
-        for symbol, ratio in losers.items():
-            database.append(_in_model(by_symbol[symbol], advised, ratio))
+        for layer in losers:
+            dropped[layer.workload.symbol] = None
+            database.append(_in_model(layer, advised, ratios[layer.workload.symbol]))
     times = measure({"untuned": lambda: plain.run(feed), "tuned": lambda: tuned.run(feed)})
     return Confirmation(times["untuned"].median, times["tuned"].median, tuple(dropped))
 
@@ -93,8 +96,7 @@ def _is_changed(layer: Layer, options: Options) -> bool:
 
 def _in_model(layer: Layer, options: Options, ratio: float) -> Record:
     """That a kernel takes ``ratio`` times the library's time there, with the decisions of ``options``."""
-    workload, library = layer.workload, layer.own or 1.0
-    decisions, when = options.tuned[workload.symbol], round(time.time(), 3)
-    names, measured = (workload.key, workload.symbol, workload.target.key), (Status.OK.value, ratio * library)
-    known = Record(*names, decisions, *measured, (), "", tool_versions(), library=library)
-    return dataclasses.replace(known, calls=layer.calls, when=when)
+    library = layer.own or 1.0
+    trial = Trial(0, layer.workload, options.tuned[layer.workload.symbol])
+    known = record_of(trial, Outcome(trial.number, Status.OK, ratio * library, library=library))
+    return dataclasses.replace(known, calls=layer.calls, when=round(time.time(), 3))

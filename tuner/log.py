@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable
 
 from polycomp.driver.cache import cache_folder
 from polycomp.errors import TuningLogError
 from polycomp.options import Options
-from polycomp.tuner.best import Tuned, best_decisions
+from polycomp.tuner.best import best_decisions
 from polycomp.tuner.database import Database
+from polycomp.tuner.record import Glance
 
 
 def default_log() -> pathlib.Path | None:
@@ -26,14 +28,13 @@ def with_log(options: Options, path: pathlib.Path | None) -> Options:
 
     Raises :class:`TuningLogError` when there is no such file.
     """
-    found = _tuned(options, path)
-    return dataclasses.replace(options, tuned=found.decisions, tuned_near=found.near)
-
-
-def _tuned(options: Options, path: pathlib.Path | None) -> Tuned:
     if path is not None and not path.exists():
         raise TuningLogError(f"there is no tuning log {path}; 'polycomp tune MODEL --db {path}' makes one")
     log = path or default_log()
-    if log is None or not log.exists():
-        return Tuned({}, frozenset())
-    return best_decisions(Database(log).glances(), options.kernel_target)
+    return with_best(options, () if log is None else Database(log).glances())
+
+
+def with_best(options: Options, glances: Iterable[Glance]) -> Options:
+    """``options`` with the best decisions of the records of a log, which may have none."""
+    found = best_decisions(glances, options.kernel_target)
+    return dataclasses.replace(options, tuned=found.decisions, tuned_near=found.near)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from polycomp.errors import OutOfMemoryError
-from polycomp.target import ALIGNMENT
+from polycomp.target import ALIGNMENT, PAGE_BYTES
 
 _HUGE_PAGE = 2 << 20
-_PAGE = 4096
 _LARGE = 1 << 16
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -46,7 +45,7 @@ def alignment_for(size: int) -> int:
     further into its page than the inputs are in theirs would make each load wait for the store before it, which has
     the same address within a page (4-KByte aliasing in Intel's optimisation manual).
     """
-    return _PAGE if size >= _LARGE else ALIGNMENT
+    return PAGE_BYTES if size >= _LARGE else ALIGNMENT
 
 
 def empty_bytes(size: int) -> Bytes:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from polycomp.expr import Load
 from polycomp.panels import are_rows_in_one_set, panel_width, wide_panel
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import (
@@ -181,6 +182,12 @@ def row_tiles(space: tuple[int, int, int], width: int, registers: int) -> Iterat
         yield outer, extent, width
 
 
+def _source_bytes(load: Load) -> int:
+    """The size of the tensor that is loaded from; symbolic extents count as one."""
+    size: int = math.prod(constant(n) or 1 for n in load.source.shape) * load.dtype.bytes
+    return size
+
+
 class _Tiling(Deciding):
     """The steps of tiling one contraction, with what they share."""
 
@@ -283,9 +290,8 @@ class _Tiling(Deciding):
         return row_cycles(self._row_bytes(), steps_per_line, self.target)
 
     def _row_bytes(self) -> int:
-        """The size of the operand that rows are read from; symbolic extents count as one."""
-        other = self.contraction.other
-        return math.prod(constant(n) or 1 for n in other.source.shape) * other.dtype.bytes
+        """The size of the operand that rows are read from."""
+        return _source_bytes(self.contraction.other)
 
     def _vector_source(self, packed: Tensor | None) -> Tensor:
         source = packed or self.contraction.vector.source
@@ -448,14 +454,12 @@ class _Tiling(Deciding):
         if _stays_near(self._depth(), self.tile.blocks * -(-self.tile.width // self.lanes), self.target):
             return 0
         step_bytes = self.tile.blocks * self.tile.width * self.contraction.step_bytes(self.contraction.vector)
-        if self.tile.rows * self.tile.outer_rows <= _ROWS_FORESEEN and self._matrix_bytes() <= self.target.l3_bytes:
+        if (
+            self.tile.rows * self.tile.outer_rows <= _ROWS_FORESEEN
+            and _source_bytes(self.contraction.vector) <= self.target.l3_bytes
+        ):
             return 0
         return min(_PREFETCH_STEPS, max(2, _PREFETCH_BYTES // step_bytes))
-
-    def _matrix_bytes(self) -> int:
-        """Of the vector operand, as far as its size is known."""
-        source = self.contraction.vector.source
-        return math.prod([constant(n) or 1 for n in source.shape]) * int(source.dtype.bytes)
 
     def _are_rows_far(self) -> bool:
         """Whether each step of the reduction's first loop reads rows in another place of an operand that the

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from polycomp.panels import are_rows_in_one_set
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import Contraction, constant, depends_on, stride_of
 from polycomp.schedules.library.deciding import Deciding
@@ -19,7 +20,7 @@ from polycomp.schedules.library.elementwise import is_large, parallelize, vector
 from polycomp.schedules.library.epilogue import result_and_loops
 from polycomp.schedules.library.roles import choose_roles, panel_of
 from polycomp.schedules.schedule import LoopRef, Schedule
-from polycomp.target import Target
+from polycomp.target import PAGE_BYTES, Target
 from polycomp.te import Tensor
 
 _MOST_ROWS = 32  # with more, the work of copying the matrix into panels is a small part
@@ -27,7 +28,6 @@ _LEAST_DEPTH = 32  # a register tile follows so many rows of the matrix at once,
 _TILE_ROWS = 8
 _TILE_VECTORS = 2
 _STREAMS = 16  # rows of the matrix that are read side by side: the hardware follows some tens of streams
-_PAGE_BYTES = 4096  # of memory, which decides about the sets of a cache: beyond it addresses are in no order there
 _SINGLE_ROW_VECTORS = 4
 _SINGLE_ROW_STREAMS = (8, 4)  # unrolled: a single row has no other work to hide the latency of its additions
 
@@ -79,8 +79,7 @@ class StreamedProduct(Deciding):
         alone = all(self.extents[d] == 1 for d in self.roles.batch)
         if cores == 1 or not alone or not is_large(self.work) or depth < 2 * cores * _STREAMS or depth % cores:
             return 1
-        row_bytes = (self.extents[-1] or 1) * self.contraction.vector.dtype.bytes
-        return self._decide("shares_of_depth", cores if row_bytes < cores * _PAGE_BYTES else 1, [1, cores])
+        return self._decide("shares_of_depth", cores if self._row_bytes() < cores * PAGE_BYTES else 1, [1, cores])
 
     def _apply_by_depth(self, shares: int, final: Tensor | None) -> None:
         """Compute ``shares`` partial results, each from some rows of the matrix, and add them up."""
@@ -146,6 +145,9 @@ class StreamedProduct(Deciding):
         if self.rows > 1:
             return _STREAMS
         many, few = _SINGLE_ROW_STREAMS
-        apart = (self.extents[-1] or 1) * self.contraction.vector.dtype.bytes
-        ways = self.target.l1_bytes // _PAGE_BYTES
-        return few if apart % _PAGE_BYTES == 0 and many >= ways else many
+        ways = self.target.l1_bytes // PAGE_BYTES
+        return few if are_rows_in_one_set(self._row_bytes()) and many >= ways else many
+
+    def _row_bytes(self) -> int:
+        """Of the matrix."""
+        return (self.extents[-1] or 1) * self.contraction.vector.dtype.bytes

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Mapping
 
 import pytest
-from onnx import TensorProto, helper
 
 from polycomp.decisions import Decisions
 from polycomp.driver.compile import compile_model
@@ -26,16 +25,6 @@ OPTIONS = Options(jobs=1, threads=1)
 TILE = "t2.tile"
 ROWS = {2: 0.5e-6, 3: 0.25e-6, 4: 0.75e-6}
 """Seconds by the rows of tiles, where the library's own takes 1e-6."""
-
-
-@pytest.fixture
-def model(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """``c = a @ b``, for a user whose caches are empty."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    values = (("a", [40, 33]), ("b", [33, 64]), ("c", [40, 64]))
-    a, b, c = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in values)
-    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product", [a, b], [c])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
 
 
 @pytest.fixture
@@ -62,8 +51,14 @@ def decisions(rows: int) -> Decisions:
     return Decisions().replace(TILE, (1, rows, 1))
 
 
-def confirmed(model: bytes, layer: Layer, database: Database) -> confirm.Confirmation:
+def confirmed(
+    model: bytes, layer: Layer, database: Database, seen: list[Options] | None = None
+) -> confirm.Confirmation:
+    """``seen`` gets the options of all modules, in order."""
+
     def compiled(options: Options) -> Module:
+        if seen is not None:
+            seen.append(options)
         return compile_model(model, options).module(options.threads)
 
     return confirm.confirm(compiled, OPTIONS, database, [layer])
@@ -109,6 +104,16 @@ def test_in_the_end_the_librarys_own_is_used(
     confirmed(model, layer, database)
     assert chosen(layer, database) == layer.space.own.decisions
     assert len(list(database.records())) == 1 + 2 * len(ROWS)
+
+
+def test_the_last_figure_is_of_what_the_log_has_then(
+    model: bytes, layer: Layer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirm, "_TURNS", 1)
+    plant(monkeypatch, layer, [1.5])
+    seen: list[Options] = []
+    confirmed(model, layer, database, seen)
+    assert [options.tuned.get(layer.workload.symbol) for options in seen] == [None, decisions(3), decisions(2)]
 
 
 def test_kernels_of_two_modules_are_compared(model: bytes) -> None:
