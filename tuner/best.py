@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from polycomp.decisions import Decisions
@@ -20,27 +21,50 @@ class Tuned:
     near: frozenset[str]
 
 
-def best_decisions(glances: Iterable[Glance], target: Target) -> Tuned:
-    """The fastest of each kernel on ``target``, else on a near one: with the same vectors and number of threads, but
-    other caches or another name of the CPU. The latest measurement of the same decisions counts, by its ratio to the
-    library's own time."""
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What a log has of one kernel, or of the ways of one problem: the latest measurement of each decisions, as JSON
+    text, ``alone`` and ``in_model``."""
+
+    alone: dict[bytes, Glance] = dataclasses.field(default_factory=dict)
+    in_model: dict[bytes, Glance] = dataclasses.field(default_factory=dict)
+
+    def note(self, glance: Glance) -> None:
+        """Take one more measurement into account, which has a time."""
+        (self.in_model if glance.in_model else self.alone)[glance.decisions] = glance
+
+    def best(self) -> Decisions:
+        """The fastest. What was measured in its model counts more than what was measured alone: the fastest of many
+        is so partly by luck, and in a model other things are in the caches."""
+        times = in_one_unit(self.in_model or self.alone)
+        return Decisions.from_json(min(times, key=lambda text: times[text]).decode())
+
+
+def in_one_unit(found: Mapping[bytes, Glance]) -> dict[bytes, float]:
+    """Seconds by decisions, as if the library's own had always taken what it took at first."""
+    unit = next((glance.library for glance in found.values() if glance.library is not None), None)
+    return {text: in_unit(glance.seconds or 0.0, glance.library, unit) for text, glance in found.items()}
+
+
+def known_of(glances: Iterable[Glance], target: Target) -> tuple[dict[str, Known], dict[str, Known]]:
+    """What a log has of each symbol on ``target``, and on near ones: with the same vectors and number of threads, but
+    other caches or another name of the CPU."""
     wanted, vectors = target.key, _vectors(target.key)
-    exact: dict[str, dict[bytes, Glance]] = {}
-    near: dict[str, dict[bytes, Glance]] = {}
+    exact, near = defaultdict[str, Known](Known), defaultdict[str, Known](Known)
     for glance in glances:
         if glance.status == _OK and glance.seconds is not None:
             if glance.target == wanted:
-                exact.setdefault(glance.symbol, {})[glance.decisions] = glance
+                exact[glance.symbol].note(glance)
             elif _vectors(glance.target) == vectors:
-                near.setdefault(glance.symbol, {})[glance.decisions] = glance
-    chosen = {symbol: _fastest(found) for symbol, found in {**near, **exact}.items()}
+                near[glance.symbol].note(glance)
+    return dict(exact), dict(near)
+
+
+def best_decisions(glances: Iterable[Glance], target: Target) -> Tuned:
+    """The fastest of each kernel on ``target``, else on a near one."""
+    exact, near = known_of(glances, target)
+    chosen = {symbol: found.best() for symbol, found in {**near, **exact}.items()}
     return Tuned(chosen, frozenset(near.keys() - exact.keys()))
-
-
-def _fastest(found: Mapping[bytes, Glance]) -> Decisions:
-    unit = next((glance.library for glance in found.values() if glance.library is not None), None)
-    times = {text: in_unit(glance.seconds or 0.0, glance.library, unit) for text, glance in found.items()}
-    return Decisions.from_json(min(times, key=lambda text: times[text]).decode())
 
 
 def _vectors(key: str) -> tuple[str, ...]:

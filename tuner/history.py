@@ -36,9 +36,11 @@ class Effect:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """The ``records`` of one kernel on one target, in the order of the log, with times in one unit."""
+    """The ``records`` of one kernel on one target, in the order of the log, and those that were measured ``in_model``,
+    with times in one unit."""
 
     records: tuple[Record, ...]
+    in_model: tuple[Record, ...] = ()
 
     @property
     def symbol(self) -> str:
@@ -56,8 +58,8 @@ class History:
 
     @functools.cached_property
     def best(self) -> float | None:
-        """Seconds of the fastest schedule; the latest measurement of each counts."""
-        return min({r.decisions: seconds(r) for r in self.measured}.values(), default=None)
+        """Seconds of the schedule that the log has as the fastest; the latest measurement of each counts."""
+        return min({r.decisions: seconds(r) for r in self.in_model or self.measured}.values(), default=None)
 
     @property
     def gain(self) -> float | None:
@@ -116,7 +118,8 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Ways:
-    """What a log has of a problem that passes decide about: the last record of each way, by what is decided."""
+    """What a log has of a problem that passes decide about: the last record that counts of each way, by what is
+    decided, with times in one unit."""
 
     records: Mapping[Decisions, Record]
 
@@ -150,9 +153,14 @@ def histories(records: Iterable[Record]) -> dict[str, list[History]]:
             continue
         found.setdefault(record.target, {}).setdefault(record.workload, []).append(record)
     return {
-        target: sorted((History(_in_one_unit(each)) for each in kernels.values()), key=lambda h: -h.weight)
-        for target, kernels in found.items()
+        target: sorted(map(_history, kernels.values()), key=lambda h: -h.weight) for target, kernels in found.items()
     }
+
+
+def _history(records: Sequence[Record]) -> History:
+    told = _in_one_unit(records)
+    alone, in_model = (tuple(r for r in told if r.in_model == where) for where in (False, True))
+    return History(alone or in_model, in_model)
 
 
 def _in_one_unit(records: Sequence[Record]) -> tuple[Record, ...]:
@@ -168,11 +176,17 @@ def _told_by(record: Record, unit: float | None) -> Record:
 
 def ways(records: Iterable[Record], target: str) -> list[Ways]:
     """The problems of which the log has ways, those of which the most is gained first."""
-    found: dict[str, dict[Decisions, Record]] = {}
+    found: dict[str, list[Record]] = {}
     for record in records:
         if record.way and record.target == target and record.seconds is not None:
-            found.setdefault(record.symbol, {})[record.decisions] = record
-    return sorted((Ways(each) for each in found.values()), key=lambda w: -w.saving)
+            found.setdefault(record.symbol, []).append(record)
+    return sorted(map(_ways, found.values()), key=lambda w: -w.saving)
+
+
+def _ways(records: Sequence[Record]) -> Ways:
+    """What was measured in the model counts alone where there is any."""
+    told = _in_one_unit([r for r in records if r.in_model] or records)
+    return Ways({record.decisions: record for record in told})
 
 
 def counts(layers: Iterable[History]) -> Counter[str]:

@@ -14,7 +14,7 @@ SCHEMA = 1
 
 _FRONT = re.compile(
     rb'\{"schema":%d,"workload":"[^"\\]*","symbol":"([^"\\]*)","target":"([^"\\]*)","decisions":(\{[^}]*\}),'
-    rb'"status":"([^"\\]*)","seconds":([^,]*),(?:"library":([^,]*),)?.*\}' % SCHEMA
+    rb'"status":"([^"\\]*)","seconds":([^,]*),(?:"library":([^,]*),)?(?:"in_model":([a-z]*),)?.*\}' % SCHEMA
 )
 
 
@@ -29,7 +29,8 @@ class Record:
 
     ``status`` is a :class:`~polycomp.tuner.status.Status`; ``seconds`` is a run's time and ``samples`` those of single
     runs, both empty unless it is ``ok``; ``library`` is the time of the library's own schedule, as it was then and
-    there: records of a kernel are compared by the ratios (:func:`in_unit`). ``versions`` are those of what compiled it.
+    there: records of a kernel are compared by the ratios (:func:`in_unit`). What was measured ``in_model``, beside the
+    library's own there, counts more than what was measured alone. ``versions`` are those of what compiled it.
 
     What follows is for reports, and not in logs of before: the seconds that the cost model ``predicted``, whether it is
     the library's ``own`` schedule, how often the model that is tuned ``calls`` the kernel without tuning (0: only on
@@ -46,6 +47,7 @@ class Record:
     status: str
     seconds: float | None
     library: float | None = dataclasses.field(default=None, kw_only=True)
+    in_model: bool = dataclasses.field(default=False, kw_only=True)
     samples: tuple[float, ...]
     error: str
     versions: dict[str, str]
@@ -87,6 +89,7 @@ class Glance:
     status: str
     seconds: float | None
     library: float | None
+    in_model: bool
 
     @classmethod
     def from_line(cls, line: bytes) -> Glance:
@@ -97,10 +100,11 @@ class Glance:
         found = _FRONT.fullmatch(line)
         if found is None:
             record = Record.from_line(line)
-            times = record.seconds, record.library
-            return cls(record.symbol, record.target, _text(record.decisions), record.status, *times)
-        symbol, target, decisions, status, seconds, library = found.groups()
-        return cls(symbol.decode(), target.decode(), decisions, status.decode(), _time(seconds), _time(library))
+            measured = record.status, record.seconds, record.library, record.in_model
+            return cls(record.symbol, record.target, text_of(record.decisions), *measured)
+        symbol, target, decisions, status, seconds, library, in_model = found.groups()
+        measured = status.decode(), _time(seconds), _time(library), in_model == b"true"
+        return cls(symbol.decode(), target.decode(), decisions, *measured)
 
 
 def in_unit(seconds: float, library: float | None, unit: float | None) -> float:
@@ -113,7 +117,7 @@ def _time(text: bytes | None) -> float | None:
     return None if text is None or text == b"null" else float(text)
 
 
-def _text(decisions: Decisions) -> bytes:
+def text_of(decisions: Decisions) -> bytes:
     """As they are written in a line."""
     return _compact(dict(decisions.values))
 

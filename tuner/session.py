@@ -229,15 +229,17 @@ class Session:
                 standing.calls, standing.behind = behind.get(symbol, (layer.calls, 0.0))
 
     def _ways_in_log(self) -> dict[str, dict[Value, float]]:
-        """Seconds per inference of the ways of each problem that the log has them of: the last that it has."""
+        """Seconds per inference of the ways of each problem that the log has them of, as sums of kernels measured
+        alone: the last that it has."""
         choices = {choice.problem: choice for choice in self.ways.choices}
         found: dict[str, dict[Value, float]] = {}
         for glance in self.database.glances() if self.database is not None and choices else ():
             choice = choices.get(glance.symbol)
-            if choice is not None and glance.target == self._target and glance.seconds is not None:
-                way = Decisions.from_json(glance.decisions.decode()).get(choice.name)
-                if way is not None:
-                    found.setdefault(choice.problem, {})[way] = glance.seconds * choice.count
+            if choice is None or glance.target != self._target or glance.seconds is None or glance.in_model:
+                continue
+            way = Decisions.from_json(glance.decisions.decode()).get(choice.name)
+            if way is not None:
+                found.setdefault(choice.problem, {})[way] = glance.seconds * choice.count
         return found
 
     def _tell_ways(self, final: bool) -> None:
@@ -254,7 +256,7 @@ class Session:
             if final or before is None or fastest(before) != fastest(known):
                 self._told[choice.problem] = known
                 for way, seconds in known.items():
-                    self.database.append(_record_of_way(choice, way, seconds, self._target))
+                    self.database.append(record_of_way(choice, way, (seconds, known.get(choice.own)), self._target))
 
     def _note(self, layer: Layer, point: Point, trial: Trial, outcome: Outcome) -> None:
         if layer.is_own(point) and outcome.library is not None:
@@ -303,9 +305,11 @@ def _is_worth_it(choice: Choice, known: Mapping[Value, float]) -> bool:
     return own is not None and min(known.values()) < (1 - _LEAST_GAIN) * own
 
 
-def _record_of_way(choice: Choice, way: Value, seconds: float, target: str) -> Record:
+def record_of_way(choice: Choice, way: Value, seconds: tuple[float, float | None], target: str) -> Record:
+    """What is remembered of a way: its seconds per inference and those of the passes' own, if they are known."""
     names, decisions = (key_of(choice.problem), choice.problem), Decisions(((choice.name, way),))
-    known = Record(*names, target, decisions, Status.OK.value, seconds / choice.count, (), "", tool_versions())
+    each, library = (None if t is None else t / choice.count for t in seconds)
+    known = Record(*names, target, decisions, Status.OK.value, each, (), "", tool_versions(), library=library)
     when = round(time.time(), 3)
     return dataclasses.replace(known, own=way == choice.own, calls=choice.count, when=when, way=True)
 

@@ -68,10 +68,14 @@ class Ways:
 
     def best_calls(self, times: Times) -> Counter[str]:
         """Calls per inference when every problem goes the fastest way that is known."""
+        return self.calls_by({choice: choice.best(times) for choice in self.choices})
+
+    def calls_by(self, chosen: Mapping[Choice, Value]) -> Counter[str]:
+        """Calls per inference when problems go these ways, and all others the passes' own."""
         calls = Counter(self.calls)
-        for choice in self.choices:
+        for choice, way in chosen.items():
             calls.subtract(choice.ways[choice.own])
-            calls.update(choice.ways[choice.best(times)])
+            calls.update(choice.ways[way])
         return +calls
 
     def behind(self, times: Times) -> dict[str, tuple[int, float]]:

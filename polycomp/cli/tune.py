@@ -31,6 +31,7 @@ from polycomp.tuner.model_layers import layers_of
 from polycomp.tuner.pool import LocalPool
 from polycomp.tuner.session import Budget, Layer, Session, library_first
 from polycomp.tuner.timer import Limits
+from polycomp.tuner.ways import Ways
 
 _TRIALS = 256
 
@@ -96,8 +97,8 @@ def command(
             raise click.UsageError("--workers-with chooses nodes of a cluster; name it with --cluster")
         target = host_target()
         options = Options(target, threads or target.cores, shapes)
-        layers = tuning.run(options, lambda: LocalPool(threads or target.cores, jobs))
-        click.echo(tuning.confirm(options, layers))
+        layers, ways = tuning.run(options, lambda: LocalPool(threads or target.cores, jobs))
+        click.echo(tuning.confirm(options, layers, ways))
     else:
         _tune_on_cluster(tuning, cluster, wanted, threads, jobs)
     click.echo(f"the log is {log}; 'polycomp compile' uses it" + (f" with --db {log}" if db else ""))
@@ -114,9 +115,9 @@ class _Tuning:
     resume: bool
     seed: int
 
-    def run(self, options: Options, make_measurer: Callable[[], Measurer]) -> Sequence[Layer]:
+    def run(self, options: Options, make_measurer: Callable[[], Measurer]) -> tuple[Sequence[Layer], Ways]:
         """Tune for the target of ``options``, and show the result, also of what was interrupted. Returns the kernels
-        that were tuned."""
+        that were tuned, and what they are parts of."""
         with Display() as display:
             graph = import_graph(self.model, options, display)
 
@@ -137,16 +138,16 @@ class _Tuning:
             if any(x.calls == 0 for x in layers):
                 stdout().print(way_table(ways, layers))
             click.echo(summary(layers, ways, view))
-        return layers
+        return layers, ways
 
-    def confirm(self, options: Options, layers: Sequence[Layer]) -> str:
+    def confirm(self, options: Options, layers: Sequence[Layer], ways: Ways) -> str:
         """What the log is worth to the whole model, on this machine."""
         with Display() as display:
 
             def compiled(options: Options) -> Module:
                 return compile_model(self.model, options, display).module(options.threads)
 
-            return confirmation_text(confirm(compiled, options, self.database, layers))
+            return confirmation_text(confirm(compiled, options, self.database, layers, ways))
 
 
 def _tune_on_cluster(tuning: _Tuning, address: str, wanted: dict[str, str], threads: int, jobs: int) -> None:

@@ -146,7 +146,7 @@ def confirmation_text(found: Confirmation) -> str:
     """What the log is worth to the model."""
     gain = f"{seconds_text(found.untuned)} untuned, {seconds_text(found.tuned)} with the log"
     lines = [f"the model: {gain} ({found.untuned / found.tuned:.3f}x)"]
-    if found.dropped:
-        count = count_text(len(found.dropped), "kernel")
-        lines.append(f"of {count} the log knows that what was fastest alone was slower in the model")
+    if found.tried:
+        best = f"the log's best is what was fastest there, for {len(found.kept)} of them the library's own"
+        lines.append(f"{count_text(len(found.tried), 'kernel')} and ways were measured in the model: {best}")
     return "\n".join(lines)

@@ -58,6 +58,7 @@ def test_a_line_says_everything_by_name(database: Database) -> None:
         "status": "ok",
         "seconds": 1.5e-5,
         "library": None,
+        "in_model": False,
         "samples": [1.5e-5, 1.6e-5],
         "error": "",
         "versions": {"polycomp": "0"},
@@ -134,14 +135,15 @@ def test_a_glance_tells_what_a_record_tells(database: Database) -> None:
     for record in (
         RECORD,
         told_beside,
+        dataclasses.replace(told_beside, in_model=True),
         FAILED,
         dataclasses.replace(RECORD, symbol='a "quoted" name', error="} and more\n"),
     ):
         database.append(record)
     database.path.write_bytes(database.path.read_bytes().replace(b'{"schema":1,', b'{ "schema": 1, ', 1))
     for glance, record in zip(database.glances(), database.records(), strict=True):
-        told = (glance.symbol, glance.target, glance.status, glance.seconds, glance.library)
-        assert told == (record.symbol, record.target, record.status, record.seconds, record.library)
+        names = ("symbol", "target", "status", "seconds", "library", "in_model")
+        assert [getattr(glance, name) for name in names] == [getattr(record, name) for name in names]
         assert Decisions.from_json(glance.decisions.decode()) == record.decisions
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import computed
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from polycomp.decisions import Decisions
 from polycomp.driver.compile import compile_model
@@ -33,27 +32,8 @@ CHANNELS = 2 * BLOCK
 PROBLEM = f"Conv of 1x{CHANNELS}x9x7 to {CHANNELS} by 3x3"
 
 
-@pytest.fixture
-def model(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Two convolutions by 3x3 with different epilogues, and one by 1x1; for a user whose caches are empty."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    random = np.random.default_rng(0)
-    weights = {n: random.standard_normal((CHANNELS, CHANNELS, s, s)) / 9 for n, s in (("u", 3), ("v", 3), ("w", 1))}
-    nodes = [
-        helper.make_node("Conv", ["x", "u"], ["a"], "first", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["a"], ["b"], "relu"),
-        helper.make_node("Conv", ["b", "v"], ["c"], "second", pads=[1, 1, 1, 1]),
-        helper.make_node("Add", ["c", "x"], ["d"], "add"),
-        helper.make_node("Conv", ["d", "w"], ["y"], "third"),
-    ]
-    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, CHANNELS, 9, 7]) for n in "xy")
-    constants = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "net", [x], [y], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
-
-
-def lowering(model: bytes) -> Callable[[Mapping[str, Decisions]], Lowered]:
-    graph = import_graph(model, OPTIONS, Observer())
+def lowering(convolutions: bytes) -> Callable[[Mapping[str, Decisions]], Lowered]:
+    graph = import_graph(convolutions, OPTIONS, Observer())
     return lambda made: lower_model(graph, dataclasses.replace(OPTIONS, decisions=made), Observer())
 
 
@@ -70,9 +50,9 @@ class ByName(computed.Computed):
 
 
 def tuned(
-    model: bytes, log: pathlib.Path, factors: Mapping[str, float], trials: int = 40, resume: bool = False
+    convolutions: bytes, log: pathlib.Path, factors: Mapping[str, float], trials: int = 40, resume: bool = False
 ) -> Session:
-    layers, ways = layers_of(lowering(model), OPTIONS, library_first())
+    layers, ways = layers_of(lowering(convolutions), OPTIONS, library_first())
     session = Session(layers, ByName(factors), Database(log), ways=ways)
     if resume:
         session.resume()
@@ -80,8 +60,8 @@ def tuned(
     return session
 
 
-def test_the_kernels_of_each_way_are_found(model: bytes) -> None:
-    lower = lowering(model)
+def test_the_kernels_of_each_way_are_found(convolutions: bytes) -> None:
+    lower = lowering(convolutions)
     base = lower({})
     ways, others = find_ways(base, lower)
     (choice,) = ways.choices
@@ -110,44 +90,44 @@ def test_ways_are_compared_by_the_sum_of_their_kernels() -> None:
 
 
 @pytest.mark.parametrize("fast", ["direct", "filtered"])
-def test_the_fastest_way_is_kept_and_compiled(model: bytes, tmp_path: pathlib.Path, fast: str) -> None:
+def test_the_fastest_way_is_kept_and_compiled(convolutions: bytes, tmp_path: pathlib.Path, fast: str) -> None:
     log = tmp_path / "log"
     slow = "conv_winograd" if fast == "direct" else "conv_blocked"
-    session = tuned(model, log, {slow: 3.0})
+    session = tuned(convolutions, log, {slow: 3.0})
     (choice,) = session.ways.choices
     way = choice.best(best_times(session.layers))
     assert (way == "direct") == (fast == "direct")
-    made = compile_model(model, with_log(OPTIONS, log))
+    made = compile_model(convolutions, with_log(OPTIONS, log))
     anchors = Counter("winograd" in step.symbol for step in made.manifest.steps if step.symbol.startswith("conv"))
     assert anchors == ({False: 3} if fast == "direct" else {True: 2, False: 1})
     x = np.random.default_rng(1).standard_normal((1, CHANNELS, 9, 7)).astype(np.float32)
-    usual = compile_model(model, OPTIONS).module(1).run({"x": x})["y"]
+    usual = compile_model(convolutions, OPTIONS).module(1).run({"x": x})["y"]
     np.testing.assert_allclose(made.module(1).run({"x": x})["y"], usual, rtol=1e-3, atol=1e-4)
     assert (PROBLEM in made.manifest.metadata["tuned"]) == (way != choice.own)
 
 
-def slow_own_way(model: bytes) -> tuple[str, dict[str, float]]:
+def slow_own_way(convolutions: bytes) -> tuple[str, dict[str, float]]:
     """The passes' own way, and times with which all of its kind are slow."""
-    (own,) = {site.decision.value for site in lowering(model)({}).graph.sites}
+    (own,) = {site.decision.value for site in lowering(convolutions)({}).graph.sites}
     return str(own), {"conv_blocked" if own == "direct" else "conv_winograd": 3.0}
 
 
-def test_the_log_tells_ways_once_and_again_when_they_change(model: bytes, tmp_path: pathlib.Path) -> None:
-    log, (own, times) = tmp_path / "log", slow_own_way(model)
-    tuned(model, log, times)
+def test_the_log_tells_ways_once_and_again_when_they_change(convolutions: bytes, tmp_path: pathlib.Path) -> None:
+    log, (own, times) = tmp_path / "log", slow_own_way(convolutions)
+    tuned(convolutions, log, times)
     told = [r for r in Database(log).records() if r.way]
     assert {r.decisions.get("algorithm") for r in told} >= {own}
     assert all((r.symbol, r.calls) == (PROBLEM, 2) for r in told)
     assert {r.seconds for r in told if r.own} == {3e-3}
     assert with_log(OPTIONS, log).tuned[PROBLEM].get("algorithm") != own
-    tuned(model, log, times, resume=True)
+    tuned(convolutions, log, times, resume=True)
     assert len([r for r in Database(log).records() if r.way]) == len(told)
-    tuned(model, log, dict.fromkeys(times, 0.2))  # without what the log knows: they are measured again
+    tuned(convolutions, log, dict.fromkeys(times, 0.2))  # without what the log knows: they are measured again
     assert [r.seconds for r in Database(log).records() if r.way and r.own][-1] == pytest.approx(0.2e-3)
 
 
-def test_layers_of_slower_ways_get_less(model: bytes, tmp_path: pathlib.Path) -> None:
-    session = tuned(model, tmp_path / "log", {"winograd": 30.0}, trials=60)
+def test_layers_of_slower_ways_get_less(convolutions: bytes, tmp_path: pathlib.Path) -> None:
+    session = tuned(convolutions, tmp_path / "log", {"winograd": 30.0}, trials=60)
     trials = Counter[bool]()
     for layer in session.layers:
         trials["winograd" in layer.workload.symbol] += layer.trials
@@ -156,9 +136,9 @@ def test_layers_of_slower_ways_get_less(model: bytes, tmp_path: pathlib.Path) ->
     assert trials[True] <= 2 * len(behind) < trials[False]
 
 
-def test_the_report_tells_of_ways(model: bytes, tmp_path: pathlib.Path) -> None:
-    log, (own, times) = tmp_path / "log", slow_own_way(model)
-    session = tuned(model, log, times)
+def test_the_report_tells_of_ways(convolutions: bytes, tmp_path: pathlib.Path) -> None:
+    log, (own, times) = tmp_path / "log", slow_own_way(convolutions)
+    session = tuned(convolutions, log, times)
     records = list(Database(log).records())
     *_, ways = report_sections(records)
     ((problem, name, count, own_way, best_way, gain),) = ways.rows
