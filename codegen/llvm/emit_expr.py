@@ -9,7 +9,21 @@ from polycomp.codegen.llvm.frame import Frame
 from polycomp.codegen.llvm.linear import Linear
 from polycomp.dtypes import DType
 from polycomp.errors import CompileError
-from polycomp.expr import Binary, Cast, CheckedIndex, Compare, Const, Expr, Load, Select, Unary, Var, walk, wrap
+from polycomp.expr import (
+    Binary,
+    Cast,
+    CheckedIndex,
+    Compare,
+    Const,
+    Expr,
+    Load,
+    Select,
+    Unary,
+    Var,
+    free_vars,
+    walk,
+    wrap,
+)
 from polycomp.loops import Buffer
 
 _MANY_TERMS = 8  # a product of sums with more terms than this is not multiplied out
@@ -222,13 +236,14 @@ def _branching_select(frame: Frame, condition: Value, e: Select) -> Value:
     labels = b.new_label("then"), b.new_label("else")
     done = b.new_label("done")
     b.branch(condition.ref, *labels)
+    lanes = frame.lanes if any(_lookup(frame, var).lanes for var in free_vars(e)) else 0
     sides = []
     outer = frame.loaded
     for label, side in zip(labels, (e.on_true, e.on_false), strict=True):
         b.start(label)
         frame.loaded = {buffer: dict(known) for buffer, known in outer.items()}
         with b.scope():
-            sides.append((b.splat(value(frame, side), frame.lanes), b.label))
+            sides.append((b.splat(value(frame, side), lanes), b.label))
         b.jump(done)
     frame.loaded = outer
     b.start(done)

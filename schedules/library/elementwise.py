@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from polycomp.expr import loads
-from polycomp.schedules.library.analysis import constant
+from polycomp.expr import Load, loads
+from polycomp.schedules.library.analysis import constant, depends_on
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Dim, Tensor
@@ -22,16 +22,26 @@ def schedule_elementwise(schedule: Schedule, tensor: Tensor, target: Target) -> 
     loops = schedule[tensor].loops
     if not loops:
         return
-    outer = vectorize_innermost(schedule, loops, lanes_for(tensor, target))
+    outer = vectorize_innermost(schedule, loops, _lanes_along_last(tensor, target))
     if is_large(tensor.shape):
         parallelize(schedule, outer, target)
 
 
 def lanes_for(tensor: Tensor, target: Target) -> int:
     """Lanes that fit the widest element type that ``tensor``'s definition touches."""
-    sources = loads(tensor.body) if tensor.body is not None else ()
-    widest = max([tensor.dtype.bytes, *(x.source.dtype.bytes for x in sources)])
-    return target.lanes(max(widest, 4))
+    return _lanes(tensor, loads(tensor.body) if tensor.body is not None else (), target)
+
+
+def _lanes_along_last(tensor: Tensor, target: Target) -> int:
+    """Lanes that fit the widest element type of which there are vectors along the last axis: what does not depend on
+    it, as the number of the row that a gather reads, is a scalar."""
+    found = loads(tensor.body) if tensor.body is not None else ()
+    last = tensor.axes[-1]
+    return _lanes(tensor, [x for x in found if any(depends_on(i, last) for i in x.indices)], target)
+
+
+def _lanes(tensor: Tensor, sources: Iterable[Load], target: Target) -> int:
+    return target.lanes(max([tensor.dtype.bytes, *(x.source.dtype.bytes for x in sources), 4]))
 
 
 def vectorize_innermost(schedule: Schedule, loops: Sequence[LoopRef], lanes: int) -> tuple[LoopRef, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from kernel_runner import AVX2, HOST, Kernel, assert_like_interpreter, block, loop
 
+from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.dtypes import DType
 from polycomp.expr import (
     Binary,
@@ -167,6 +168,19 @@ def test_gathered_rows(dtype: DType) -> None:
     value = Load(table, (at if dtype is I64 else Cast(I64, at), AT))
     nest = LoopNest("nest", (), (indices, table), (y,), loop(AT, 3, loop(J, 24, Store(y, (AT, J), value), V)))
     assert_like_interpreter(nest, (np.arange(24) * 7 % 50).astype(dtype.numpy), ramp(50, 3))
+
+
+def test_a_row_that_is_looked_up_is_copied() -> None:
+    indices, table, y = Buffer("indices", I64, (N,)), Buffer("table", F32, (50, 16)), Buffer("y", F32, (N, 16))
+    given = Load(indices, (AT,))  # not known to lie inside: the sides of the select are branches
+    at = CheckedIndex(Select(compare("lt", given, 0), given + 50, given), const(50))
+    value = Load(table, (at, J))
+    nest = LoopNest("nest", (N,), (indices, table), (y,), loop(AT, N, loop(J, 16, Store(y, (AT, J), value), V)))
+    assert "masked.gather" not in emit_kernel(nest, HOST).ir
+    numbers = np.array([3, -1, 49, -50])
+    (result,), status = Kernel(nest)(numbers, ramp(50, 16), sizes={"n": 4})
+    assert status == 0
+    np.testing.assert_array_equal(result, ramp(50, 16)[numbers])
 
 
 @pytest.mark.parametrize("kind", [V, LoopKind.SERIAL])

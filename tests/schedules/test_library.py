@@ -435,6 +435,15 @@ def test_symbolic_sizes(name: str, size: int) -> None:
     check(SYMBOLIC[name](), {S: size})
 
 
+@pytest.mark.parametrize(("along", "lanes"), [(False, 4), (True, 2)])
+def test_vectors_are_as_wide_as_what_varies_along_them(along: bool, lanes: int) -> None:
+    numbers, table = te.placeholder((8, 32), "int64", name="numbers"), te.placeholder((3, 32), name="table")
+    rows = te.compute((8, 32), lambda i, j: table[numbers[i, j if along else 0], j], "rows")
+    nest = lower_kernel(schedule_kernel("k", [numbers, table], [rows], {}, SMALL))
+    assert f"for ji in range({lanes}) vector" in nest_text(nest)
+    check(([numbers, table], [rows]))
+
+
 def test_attention_stores_no_more_scores_than_a_tile_of_rows_has() -> None:
     inputs, outputs = attention(64, 48)
     kernel = schedule_kernel("k", inputs, outputs, {}, SMALL)
