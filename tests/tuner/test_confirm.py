@@ -119,7 +119,8 @@ def test_what_is_fastest_in_the_model_is_used(planted: Planted) -> None:
     assert planted.chosen() == rows_of(2)
     assert (found.tried, found.kept) == ((planted.layer.workload.symbol,), ())
     tried = [options.tuned.get(planted.layer.workload.symbol) for options in planted.options]
-    assert tried == [None, rows_of(3), rows_of(2), rows_of(2)]  # the third was slower alone than these in the model
+    # That of four rows was slower alone than these in the model; the last two are the whole model without and with it.
+    assert tried == [None, rows_of(3), rows_of(2), None, rows_of(2)]
     last = list(planted.database.records())[-1]
     assert (last.decisions, last.seconds, last.library, last.in_model) == (rows_of(2), 0.7e-6, OWN, True)
 
@@ -146,6 +147,15 @@ def test_what_makes_the_whole_model_slower_is_dropped(planted: Planted) -> None:
     found = planted.confirm()
     assert planted.chosen() == own
     assert (found.untuned, found.tuned) == (1e-3, 1e-3)
+
+
+def test_one_slow_spell_drops_nothing(planted: Planted) -> None:
+    planted.kernel = by_rows({3: 0.9e-6})
+    slow = iter([1.5e-3])
+    planted.whole = lambda options: next(slow, 0.9e-3) if options.tuned else 1e-3
+    found = planted.confirm()
+    assert planted.chosen() == rows_of(3)
+    assert (found.untuned, found.tuned) == (1e-3, 0.9e-3)
 
 
 def test_a_report_tells_what_was_found_in_the_model(planted: Planted) -> None:
