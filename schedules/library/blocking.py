@@ -12,10 +12,12 @@ import math
 
 from polycomp.schedules.library.analysis import Contraction, constant, depends_on, stride_of
 from polycomp.schedules.library.roles import Roles
+from polycomp.schedules.library.sharing import longest_share
 from polycomp.target import Target
 
-_LEAST_PANELS = 2  # in a block: rows are read again for each block
-_SHARES_PER_CORE = 32  # tiles of rows, counted once per block, that each core should get for an even share
+_LEAST_PANELS = 2  # in a block: one panel alone needs no blocks
+_ENTERING = 0.02  # of a panel's time, for which rows come anew for each block: no more was measured, so that it decides
+# between shares that are about equal
 
 
 def is_plain_product(contraction: Contraction, roles: Roles) -> bool:
@@ -29,16 +31,17 @@ def is_plain_product(contraction: Contraction, roles: Roles) -> bool:
     return other.indices[-1] == step and stride_of(other, step) == 1
 
 
-def panels_per_block(contraction: Contraction, row_tiles: int, panel: int, target: Target) -> int:
-    """Panels of ``panel`` columns whose operand fits half of the second-level cache, in blocks of equal size for
-    ``row_tiles`` tiles of rows each; 0 where too few fit."""
+def panels_per_block(contraction: Contraction, rows: int, tile_rows: int, panel: int, target: Target) -> int:
+    """Panels of ``panel`` columns in a block, whose operand fits half of the second-level cache, such that the cores
+    get about equal shares of the blocks with ``rows`` in tiles of ``tile_rows`` each; 0 where too few fit, or where
+    shares are about equal only without blocks."""
     columns, depth = constant(contraction.tensor.axes[-1].extent) or 1, constant(contraction.step_axes[0].extent) or 1
     panels = -(-columns // panel)
     fitting = target.l2_bytes // 2 // (panel * depth * contraction.vector.dtype.bytes)
-    if min(fitting, panels) < _LEAST_PANELS:
-        return 0
-    blocks = math.ceil(panels / fitting)
-    shares = _SHARES_PER_CORE * target.cores if target.cores > 1 else 1
-    while blocks * row_tiles < shares and math.ceil(panels / (blocks + 1)) >= _LEAST_PANELS:
-        blocks += 1
-    return math.ceil(panels / blocks)
+
+    def cost(size: int) -> float:
+        entering = 1 + _ENTERING * math.ceil(panels / size) / panels
+        return longest_share(panels, size, rows, tile_rows, target.cores) * entering
+
+    best = min(range(1, min(fitting, panels) + 1), key=cost, default=0)
+    return best if best >= _LEAST_PANELS else 0

@@ -344,10 +344,10 @@ class _Tiling(Deciding):
 
     def _decide_panels(self) -> int:
         """Panels of columns in a block that all tiles of rows pass through, rows outside; 0 for no such blocks."""
-        panel, tiles = self.tile.blocks * self.tile.width, -(-self._extent(self.roles.row) // self.tile.rows)
+        panel, rows = self.tile.blocks * self.tile.width, self._extent(self.roles.row)
         count = -(-self._extent(self.roles.vector) // panel)
-        chosen = panels_per_block(self.contraction, tiles, panel, self.target)
-        is_deep = tiles >= _MANY_TILES and self._depth() >= _MANY_STEPS
+        chosen = panels_per_block(self.contraction, rows, self.tile.rows, panel, self.target)
+        is_deep = -(-rows // self.tile.rows) >= _MANY_TILES and self._depth() >= _MANY_STEPS
         is_wide = panel_of(self.contraction) is not None and panel > _NARROW * self.lanes
         possible = [n for n in (2, 4, 6, 8, 12, 16, 24, 32) if n < count]
         possible += [count] * (count > 1)

@@ -18,6 +18,7 @@ from polycomp.poly.tree import Allocate, LoopKind, walk
 from polycomp.schedules.library import schedule_kernel
 from polycomp.schedules.library.choose import build_schedule
 from polycomp.schedules.library.contraction import Arrival, choose_tile
+from polycomp.schedules.library.sharing import longest_share
 from polycomp.schedules.schedule import Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
@@ -505,3 +506,36 @@ def test_a_strided_convolution_reads_its_image_in_place_in_blocks_of_rows(kernel
 def test_a_depthwise_convolution_reads_its_image_in_place() -> None:
     schedule = _schedule(depthwise(8, 7, pad=1), SMALL)
     assert "padded" not in {s.tensor.name for s in schedule.kernel.statements.values()}
+
+
+def _decided(definition: Definition, target: Target, what: str) -> object:
+    return next(d.value for d in _schedule(definition, target).decided if d.name.endswith(f".{what}"))
+
+
+def _most_work(extent: int, block: int, rows: int, tile: int, cores: int) -> int:
+    """What :func:`longest_share` counts, iteration by iteration."""
+    work = [min(block, extent - i) * min(tile, rows - j) for i in range(0, extent, block) for j in range(0, rows, tile)]
+    return max(int(share.sum()) for share in np.array_split(np.array(work), cores))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 8])
+@pytest.mark.parametrize(("extent", "block"), [(16, 3), (16, 4), (3, 2), (1, 1), (5, 8)])
+@pytest.mark.parametrize(("rows", "tile"), [(197, 14), (28, 14), (1, 1), (3, 4)])
+def test_the_longest_share_is_that_of_the_thread_with_the_most_work(
+    extent: int, block: int, rows: int, tile: int, cores: int
+) -> None:
+    assert longest_share(extent, block, rows, tile, cores) == _most_work(extent, block, rows, tile, cores)
+
+
+@pytest.mark.parametrize(
+    ("count", "cores", "block"),
+    [(16, 1, 3), (16, 2, 2), (16, 4, 2), (18, 2, 3), (64, 2, 2), (15, 2, 3), (3, 1, 2), (3, 2, 0), (2, 2, 2)],
+)
+def test_blocks_of_columns_make_equal_shares(count: int, cores: int, block: int) -> None:
+    depth, rows = 64, 197
+    fitting = 2 if count == 3 else 3
+    target = dataclasses.replace(SMALL, vector_registers=32, l2_bytes=2 * fitting * depth * 12 * 4, cores=cores)
+    definition = packed_matmul(rows, count * 12, depth, 12)
+    assert _decided(definition, target, "panels_per_block") == block
+    if count == 3:
+        check(packed_matmul(23, count * 12, depth, 12), target=target)
