@@ -30,6 +30,7 @@ from polycomp.schedules.library.epilogue import epilogue_of, result_and_loops
 from polycomp.schedules.library.padding import computed_operand, rows_per_block
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.roles import choose_roles, panel_of
+from polycomp.schedules.library.sharing import longest_share
 from polycomp.schedules.library.streaming import StreamedProduct, decide_streamed
 from polycomp.schedules.rewrite import loop_names
 from polycomp.schedules.schedule import LoopRef, Schedule
@@ -56,6 +57,8 @@ _LINE_CYCLES = 3.4  # until a line of a row is there that comes from the second-
 _LINES_IN_FLIGHT = 16  # as many as the first-level cache waits for at once
 _TILE_CYCLES = 100.0  # between two tiles: the last sums arrive and are stored, loops end where they did not before
 _MEMORY_BYTES_PER_CYCLE = 8.0  # and from behind it
+
+_UNEVEN = 1.02  # what a core gets of the work, over its part of it, from where on other shares are looked for
 
 _COLUMNS_OUTSIDE, _ROWS_OUTSIDE = "columns outside", "rows outside"
 
@@ -340,7 +343,29 @@ class _Tiling(Deciding):
                 blocks, panels = schedule.split(panels, self.panels, tail="shrink")
                 outer.column_blocks.append(blocks)
             outer.columns.append(panels)
+        self._share_columns(outer)
         return dataclasses.replace(outer, rows_outside=self.panels > 0), [*inner, vector]
+
+    def _share_columns(self, outer: _Outer) -> None:
+        """Give each core columns of its own, for all blocks of rows, where these make no equal shares and columns do.
+
+        An operand that is computed for a block at a time is not: it would be computed once for each core.
+        """
+        cores = self.target.cores
+        columns = constant(self.schedule.extent(outer.columns[0])) if outer.columns else None
+        if not self.rows_per_block or self.operand is not None or cores == 1 or columns is None or columns % cores:
+            return
+        if self._decide("column_shares", cores if self._are_blocks_uneven(columns) else 1, [1, cores]) > 1:
+            share, outer.columns[0] = self.schedule.split(outer.columns[0], columns // cores)
+            outer.column_blocks.append(share)
+
+    def _are_blocks_uneven(self, columns: int) -> bool:
+        """Whether some core gets much more than its part of the blocks of rows, with ``columns`` in each."""
+        rows, tile, cores = self._extent(self.roles.outer_row), self.tile.outer_rows, self.target.cores
+        if math.prod(self._extent(d) for d in self.roles.batch) % cores == 0:
+            return False
+        block = -(-self.rows_per_block // tile) * tile
+        return longest_share(rows, block, columns, 1, cores) * cores > _UNEVEN * rows * columns
 
     def _decide_panels(self) -> int:
         """Panels of columns in a block that all tiles of rows pass through, rows outside; 0 for no such blocks."""
@@ -596,4 +621,4 @@ class _Outer:
         rows outside of columns, the rows of a tile are used by all columns."""
         if self.rows_outside:
             return [*self.batch, *self.column_blocks, *self.row_blocks, *self.rows, *self.columns]
-        return [*self.batch, *self.row_blocks, *self.columns, *self.rows]
+        return [*self.batch, *self.column_blocks, *self.row_blocks, *self.columns, *self.rows]

@@ -539,3 +539,19 @@ def test_blocks_of_columns_make_equal_shares(count: int, cores: int, block: int)
     assert _decided(definition, target, "panels_per_block") == block
     if count == 3:
         check(packed_matmul(23, count * 12, depth, 12), target=target)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "cores", "shares"),
+    [(22, 8, 2, 2), (22, 16, 4, 4), (20, 8, 2, 1), (22, 12, 2, None), (22, 8, 1, None)],
+)
+def test_cores_get_columns_of_their_own_where_blocks_of_rows_make_no_equal_shares(
+    size: int, channels: int, cores: int, shares: int | None
+) -> None:
+    """There are 11 or 10 rows in blocks of two, and as many columns as channels are four times."""
+    target = dataclasses.replace(SMALL, l2_bytes=8192, cores=cores)
+    definition = blocked_conv(4, channels, size, 3, 2, 1)
+    decided = {d.name: d.value for d in _schedule(definition, target).decided}
+    assert decided["y.rows_per_block"] == 2
+    assert decided.get("y.column_shares") == shares
+    check(definition, target=target)
