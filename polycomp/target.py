@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import platform
+from collections.abc import Mapping
 
 from polycomp.errors import InputError, TargetError
 
@@ -28,13 +30,23 @@ _X86_FEATURES = {
 }  # fmt: skip
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
 
+_FMA_UNITS = 2  # of a core, each for vectors of its full width
+
+# Cores that multiply and add one vector of 512 bits per cycle, for which they join their two units of 256 bits: vendor
+# and family of /proc/cpuinfo, with the models (none: all of the family).
+_ONE_FMA_OF_512_BITS: dict[tuple[str, int], tuple[int, ...]] = {
+    ("AuthenticAMD", 25): (),  # Zen 4. Zen 3 has no such vectors, servers of Zen 5 (family 26) have two such units
+    ("GenuineIntel", 6): (0x66, 0x7D, 0x7E, 0x8C, 0x8D, 0xA7),  # Cannon, Ice, Tiger and Rocket Lake of clients
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
     """A CPU to compile for.
 
     ``features`` are LLVM feature names, sorted; ``vector_bytes`` is the width of one vector register and
-    ``vector_registers`` their number; cache sizes are in bytes per core (L3: per socket); ``cores`` share the work.
+    ``vector_registers`` their number; cache sizes are in bytes per core (L3: per socket); ``cores`` share the work;
+    ``fma_units`` is how many vectors of the full width one core multiplies and adds per cycle.
     """
 
     kind: str  # "cpu"
@@ -47,6 +59,7 @@ class Target:
     l2_bytes: int = 512 * 1024
     l3_bytes: int = 8 * 1024 * 1024
     cores: int = 1
+    fma_units: int = _FMA_UNITS
 
     @property
     def arch(self) -> str:
@@ -67,9 +80,15 @@ class Target:
 
     @property
     def key(self) -> str:
-        """Text that is equal for two targets exactly when they get the same code."""
+        """Text that is equal for two targets exactly when a kernel gets the same code for both."""
         caches = f"{self.l1_bytes}/{self.l2_bytes}/{self.l3_bytes}"
         return f"{self.triple};{self.cpu};{','.join(self.features)};{caches};{self.cores}"
+
+    @property
+    def module_key(self) -> str:
+        """Text that is equal for two targets exactly when a model gets the same module for both: passes, which choose
+        its kernels, look at ``fma_units``, and no kernel's schedule does."""
+        return f"{self.key};{self.fma_units}"
 
 
 def host_target() -> Target:
@@ -137,14 +156,29 @@ def _flags(text: str) -> frozenset[str]:
     return frozenset(_X86_FLAGS[f] for f in features)
 
 
-def _cpuinfo_flags() -> frozenset[str]:
-    """Flags of the first CPU; the file has a section per CPU and is slow to read in full on a large machine."""
+def _cpuinfo() -> dict[str, str]:
+    """What is said of the first CPU; the file has a section per CPU and is slow to read in full on a large machine."""
     try:
         with pathlib.Path("/proc/cpuinfo").open() as lines:
-            flags = next((line for line in lines if line.startswith("flags")), ":")
+            pairs = [line.partition(":") for line in itertools.takewhile(str.strip, lines)]
     except OSError:
-        return frozenset()
-    return frozenset(flags.split(":", 1)[1].split())
+        return {}
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _cpuinfo_flags() -> frozenset[str]:
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def fma_units(cpuinfo: Mapping[str, str], vector_bytes: int) -> int:
+    """Vectors that a core multiplies and adds per cycle, by what Linux says of it."""
+    try:
+        kind, model = (cpuinfo["vendor_id"], int(cpuinfo["cpu family"])), int(cpuinfo["model"])
+    except (KeyError, ValueError):  # another architecture or system
+        return _FMA_UNITS
+    models = _ONE_FMA_OF_512_BITS.get(kind)
+    halves = vector_bytes == 64 and models is not None and (not models or model in models)
+    return 1 if halves else _FMA_UNITS
 
 
 def host_features() -> frozenset[str]:
@@ -168,6 +202,7 @@ def _x86_64(flags: frozenset[str]) -> Target:
         vector_bytes=vector_bytes,
         vector_registers=32 if wide else 16,
         cores=available_cores(),
+        fma_units=fma_units(_cpuinfo(), vector_bytes),
         **_cache_sizes(),
     )
 

@@ -31,7 +31,7 @@ def model_key(model: ModelLike, options: Options, cache: Cache) -> str | None:
         digest = content_digest(content) if file is None else file_digest(file, content, cache)
     shapes = repr(sorted(options.shapes.items()))
     versions = (compiler_version(), importlib.metadata.version("onnx"))
-    return key_of(digest, options.target.key, str(options.threads), shapes, options.decisions_key, *versions)
+    return key_of(digest, options.target.module_key, str(options.threads), shapes, options.decisions_key, *versions)
 
 
 def find_module(cache: Cache, key: str) -> ModuleImage | None:

@@ -55,7 +55,7 @@ def _graph_key(graph: Graph, options: Options) -> str:
     arrays = graph.constants.values()
     constants = [part for array in arrays for part in (str(array.dtype), content_digest(array.tobytes()))]
     sources = "\n".join(source for node in graph.nodes for source in node.sources)
-    settings = (options.target.key, str(options.threads), options.decisions_key, compiler_version())
+    settings = (options.target.module_key, str(options.threads), options.decisions_key, compiler_version())
     return key_of("graph", to_text(graph), sources, *settings, *constants)
 
 
