@@ -45,6 +45,12 @@ def large(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def start(folder: pathlib.Path, *arguments: object, before: Callable[[], Any] | None = None) -> Process:
     """``polycomp`` in a process group of its own, with an empty cache in ``folder``."""
+
+    def begin() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and what they start
+        if before is not None:
+            before()
+
     return subprocess.Popen(
         [sys.executable, "-m", "polycomp", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -52,7 +58,7 @@ def start(folder: pathlib.Path, *arguments: object, before: Callable[[], Any] | 
         text=True,
         env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache")},
         start_new_session=True,
-        preexec_fn=before,  # noqa: PLW1509  (these tests have no threads)
+        preexec_fn=begin,  # noqa: PLW1509  (these tests have no threads)
     )
 
 
