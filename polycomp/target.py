@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import pathlib
@@ -156,7 +157,8 @@ def _flags(text: str) -> frozenset[str]:
     return frozenset(_X86_FLAGS[f] for f in features)
 
 
-def _cpuinfo() -> dict[str, str]:
+@functools.cache
+def _cpuinfo() -> Mapping[str, str]:
     """What is said of the first CPU; the file has a section per CPU and is slow to read in full on a large machine."""
     try:
         with pathlib.Path("/proc/cpuinfo").open() as lines:

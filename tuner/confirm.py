@@ -63,9 +63,8 @@ class _Confirming:
         self.compiled, self.options, self.database, self.layers, self.ways = compiled, options, database, layers, ways
         self.plain = compiled(options)
         self.feed = example_feed(self.plain)
-        self.known: dict[str, Known] = {}
+        self.known = known_of(database.glances(), options.kernel_target)[0]
         self.tried: dict[str, None] = {}
-        self._read()
         times = best_times(layers)
         self.rounds = {c: queue for c in ways.choices if (queue := self._ways_to_try(c, times))}
 
@@ -77,31 +76,20 @@ class _Confirming:
             if not kernels and turn >= most:
                 break
             self._measure(ways, kernels)
-        untuned, tuned = self._whole()
-        changed = self._changed(self._advised())
+        untuned, tuned, changed = self._whole()
         return Confirmation(untuned, tuned, tuple(self.tried), tuple(s for s in self.tried if s not in changed))
 
-    def _read(self) -> None:
-        self.known = known_of(self.database.glances(), self.options.kernel_target)[0]
-
-    def _advised(self) -> Advice:
-        """What the log has as the best of the kernels and problems of this model."""
-        tuned = with_best(self.options, self.database.glances()).tuned
-        mine = {x.workload.symbol for x in self.layers} | {c.problem for c in self.ways.choices}
-        return {symbol: made for symbol, made in tuned.items() if symbol in mine}
-
     def _changed(self, advised: Advice) -> Advice:
-        """What is not the library's own."""
+        """What of the advice is for this model, and not the library's own."""
         own = {x.workload.symbol: x.space.own.decisions for x in self.layers}
-        own |= {c.problem: _decided(c, c.own) for c in self.ways.choices}
-        return {symbol: made for symbol, made in advised.items() if made != own[symbol]}
+        own |= {c.problem: c.decisions(c.own) for c in self.ways.choices}
+        return {symbol: made for symbol, made in advised.items() if symbol in own and made != own[symbol]}
 
     def _ways_to_try(self, choice: Choice, times: Mapping[str, float]) -> list[Value]:
         """The ways among which the model decides, the most promising first; none where only the own is."""
         known = choice.known(times)
         ways = [way for way in sorted(known, key=lambda w: known[w]) if known[way] < _NEAR * min(known.values())]
-        logged = self.known[choice.problem].best().get(choice.name) if choice.problem in self.known else None
-        others = [way for way in choice.ways if way in (logged, choice.own) and way not in ways]
+        others = [way for way in choice.ways if way in (self._best_way(choice), choice.own) and way not in ways]
         return ways + others if len(ways + others) > 1 else []
 
     def _ways_of(self, turn: int) -> dict[Choice, Value]:
@@ -109,6 +97,7 @@ class _Confirming:
         return {c: ways[turn] if turn < len(ways) else self._best_way(c) for c, ways in self.rounds.items()}
 
     def _best_way(self, choice: Choice) -> Value:
+        """The one that the log has as the fastest, else the passes' own."""
         found = self.known[choice.problem].best().get(choice.name) if choice.problem in self.known else None
         return choice.own if found is None else found
 
@@ -136,21 +125,19 @@ class _Confirming:
 
     def _measure(self, ways: Mapping[Choice, Value], kernels: Advice) -> None:
         """One turn: the model without tuning, with these ways, and with these ways and kernels."""
-        decided = {choice.problem: _decided(choice, way) for choice, way in ways.items()}
+        decided = {choice.problem: choice.decisions(way) for choice, way in ways.items()}
         base, tried = (self._compiled(tuned) for tuned in (decided, {**decided, **kernels}))
         plain_times, base_times, times = kernel_seconds((self.plain, base, tried), self.feed)
         for layer in self.layers:
             symbol = layer.workload.symbol
             if symbol in kernels and symbol in times:
                 self._note(layer, kernels[symbol], times[symbol], base_times[symbol])
-        self._read()
         best = dict(base_times)
         for layer in self.layers:
             if layer.workload.symbol in best:
                 best[layer.workload.symbol] *= min(1.0, self._ratio(layer))
         for choice, way in ways.items():
             self._note_way(choice, way, choice.seconds(way, best), choice.seconds(choice.own, plain_times))
-        self._read()
 
     def _compiled(self, tuned: Advice) -> Module:
         return self.compiled(dataclasses.replace(self.options, tuned=tuned)) if tuned else self.plain
@@ -173,24 +160,26 @@ class _Confirming:
             self._remember(record_of_way(choice, way, (seconds, own), self.options.kernel_target.key))
 
     def _remember(self, record: Record) -> None:
-        self.database.append(dataclasses.replace(record, in_model=True))
+        told = dataclasses.replace(record, in_model=True)
+        self.database.append(told)
+        self.known.setdefault(record.symbol, Known()).note(Glance.of(told))
 
-    def _whole(self) -> tuple[float, float]:
-        """Seconds per inference of the model without and with the log, from which everything is dropped that makes the
-        model slower together, though no part of it seemed to."""
+    def _whole(self) -> tuple[float, float, Advice]:
+        """Seconds per inference of the model without and with the log, and what this changes in it; everything is
+        dropped that makes the model slower together, though no part of it seemed to."""
         while True:
-            changed = self._changed(self._advised())
-            untuned, tuned = self._time()
+            advised = with_best(self.options, self.database.glances())
+            changed = self._changed(advised.tuned)
+            untuned, tuned = self._time(advised)
             if changed and tuned > _LOSS * untuned:
-                untuned, tuned = self._time()  # it may be where the arrays lie
+                untuned, tuned = self._time(advised)  # it may be where the arrays lie
             if not changed or tuned <= _LOSS * untuned:
-                return untuned, tuned
+                return untuned, tuned, changed
             self._drop(changed, tuned / untuned)
 
-    def _time(self) -> tuple[float, float]:
+    def _time(self, advised: Options) -> tuple[float, float]:
         """Both models in turns, each with arrays of its own."""
-        plain = self.compiled(self.options)
-        tuned = self.compiled(with_best(self.options, self.database.glances()))
+        plain, tuned = self.compiled(self.options), self.compiled(advised)
         times = measure({"untuned": lambda: plain.run(self.feed), "tuned": lambda: tuned.run(self.feed)})
         return times["untuned"].median, times["tuned"].median
 
@@ -205,17 +194,12 @@ class _Confirming:
                 library = self._library(choice.problem, None) * choice.count
                 self._note_way(choice, choice.own, library, library)
                 self._note_way(choice, way, ratio * library, library)
-        self._read()
 
     def _library(self, symbol: str, default: float | None) -> float:
         """The library's seconds that the log has of a kernel or problem."""
         known = self.known.get(symbol, Known())
         found = [g.library for g in (*known.in_model.values(), *known.alone.values()) if g.library is not None]
         return found[0] if found else default or 1.0
-
-
-def _decided(choice: Choice, way: Value) -> Decisions:
-    return Decisions(((choice.name, way),))
 
 
 def _beside(glance: Glance) -> float:

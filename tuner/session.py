@@ -307,9 +307,11 @@ def _is_worth_it(choice: Choice, known: Mapping[Value, float]) -> bool:
 
 def record_of_way(choice: Choice, way: Value, seconds: tuple[float, float | None], target: str) -> Record:
     """What is remembered of a way: its seconds per inference and those of the passes' own, if they are known."""
-    names, decisions = (key_of(choice.problem), choice.problem), Decisions(((choice.name, way),))
+    names = key_of(choice.problem), choice.problem
     each, library = (None if t is None else t / choice.count for t in seconds)
-    known = Record(*names, target, decisions, Status.OK.value, each, (), "", tool_versions(), library=library)
+    known = Record(
+        *names, target, choice.decisions(way), Status.OK.value, each, (), "", tool_versions(), library=library
+    )
     when = round(time.time(), 3)
     return dataclasses.replace(known, own=way == choice.own, calls=choice.count, when=when, way=True)
 

@@ -41,6 +41,10 @@ class Choice:
     count: int
     ways: Mapping[Value, Counter[str]]
 
+    def decisions(self, way: Value) -> Decisions:
+        """What makes the passes go that way, as a tuning log has it."""
+        return Decisions(((self.name, way),))
+
     def seconds(self, way: Value, times: Times) -> float | None:
         """Per inference; None while a kernel's time is not known."""
         calls = self.ways[way]

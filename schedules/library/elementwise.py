@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from polycomp.expr import Load, loads
+from polycomp.expr import loads
 from polycomp.schedules.library.analysis import constant, depends_on
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
-from polycomp.te import Dim, Tensor
+from polycomp.te import Axis, Dim, Tensor
 
 _ENOUGH_ITERATIONS = 64  # to share out, so that the shares are about equal
 _ITERATIONS = (4, 16, _ENOUGH_ITERATIONS, 256)  # how many may be asked for
@@ -22,26 +22,17 @@ def schedule_elementwise(schedule: Schedule, tensor: Tensor, target: Target) -> 
     loops = schedule[tensor].loops
     if not loops:
         return
-    outer = vectorize_innermost(schedule, loops, _lanes_along_last(tensor, target))
+    outer = vectorize_innermost(schedule, loops, lanes_for(tensor, target, along=tensor.axes[-1]))
     if is_large(tensor.shape):
         parallelize(schedule, outer, target)
 
 
-def lanes_for(tensor: Tensor, target: Target) -> int:
-    """Lanes that fit the widest element type that ``tensor``'s definition touches."""
-    return _lanes(tensor, loads(tensor.body) if tensor.body is not None else (), target)
-
-
-def _lanes_along_last(tensor: Tensor, target: Target) -> int:
-    """Lanes that fit the widest element type of which there are vectors along the last axis: what does not depend on
-    it, as the number of the row that a gather reads, is a scalar."""
+def lanes_for(tensor: Tensor, target: Target, along: Axis | None = None) -> int:
+    """Lanes that fit the widest element type that ``tensor``'s definition touches; of which it has vectors ``along`` an
+    axis, if one is given: what does not depend on it, as the number of the row that a gather reads, is a scalar."""
     found = loads(tensor.body) if tensor.body is not None else ()
-    last = tensor.axes[-1]
-    return _lanes(tensor, [x for x in found if any(depends_on(i, last) for i in x.indices)], target)
-
-
-def _lanes(tensor: Tensor, sources: Iterable[Load], target: Target) -> int:
-    return target.lanes(max([tensor.dtype.bytes, *(x.source.dtype.bytes for x in sources), 4]))
+    wide = [x for x in found if along is None or any(depends_on(i, along) for i in x.indices)]
+    return target.lanes(max([tensor.dtype.bytes, *(x.source.dtype.bytes for x in wide), 4]))
 
 
 def vectorize_innermost(schedule: Schedule, loops: Sequence[LoopRef], lanes: int) -> tuple[LoopRef, ...]:
