@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from polycomp.decisions import Decisions
+from polycomp.dtypes import DType
+from polycomp.errors import InputError
 from polycomp.target import Target, check_threads, host_target
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""What ``Options.precision`` may be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +19,9 @@ class Options:
     """``threads`` the module will be run with (0: all that are available); ``shapes`` fixes input shapes by name;
     ``decisions`` are made otherwise than the schedule library would, by the symbol of the kernel; those of a tuning log
     are ``tuned``: they are left out, with a warning, where they do not fit; of these, kernels in ``tuned_near`` were
-    measured on a near target. Raises :class:`InputError` for what is no number of threads."""
+    measured on a near target. ``precision`` is the element type in which data of float32 is kept where that is safe
+    (``passes/precision``), but for the operators and nodes that ``keep_float32`` names.
+    Raises :class:`InputError` for what is no number of threads, no precision or no name."""
 
     target: Target = dataclasses.field(default_factory=host_target)
     threads: int = 0
@@ -25,9 +32,22 @@ class Options:
     decisions: Mapping[str, Decisions] = dataclasses.field(default_factory=dict)
     tuned: Mapping[str, Decisions] = dataclasses.field(default_factory=dict)
     tuned_near: frozenset[str] = frozenset()
+    precision: str = "float32"
+    keep_float32: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
+        check_precision(self.precision, self.keep_float32)
+
+    @property
+    def narrow(self) -> DType | None:
+        """The element type of 16 bits that data is kept in where that is safe; None: data is left as it is."""
+        return None if self.precision == "float32" else DType(self.precision)
+
+    @property
+    def precision_key(self) -> str:
+        """A text that is equal for equal precisions."""
+        return f"{self.precision} {sorted(set(self.keep_float32))}"
 
     def decisions_for(self, symbol: str) -> Decisions:
         """Those for the kernel of that symbol."""
@@ -45,5 +65,17 @@ class Options:
 
     @property
     def kernel_target(self) -> Target:
-        """The target as schedules see it: its cores are those that the module will be run on."""
-        return dataclasses.replace(self.target, cores=self.threads) if self.threads > 0 else self.target
+        """The target as schedules see it: a CPU's cores are those that the module will be run on."""
+        if self.target.is_gpu or self.threads == 0:
+            return self.target
+        return dataclasses.replace(self.target, cores=self.threads)
+
+
+def check_precision(precision: object, keep_float32: Iterable[object]) -> None:
+    """Raise :class:`InputError` for a precision that there is not, and for names that mean nothing."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}; give one of {', '.join(PRECISIONS)}")
+    if isinstance(keep_float32, str) or not all(isinstance(name, str) and name for name in keep_float32):
+        raise InputError(f"keep_float32 is {keep_float32!r}; give a sequence of names of operators or nodes")
+    if precision == "float32" and keep_float32:
+        raise InputError("keep_float32 is for what another precision leaves alone; give that, or leave it out")

@@ -8,7 +8,7 @@ import itertools
 import os
 import pathlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from polycomp.errors import InputError, TargetError
 
@@ -43,14 +43,19 @@ _ONE_FMA_OF_512_BITS: dict[tuple[str, int], tuple[int, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A CPU to compile for.
+    """A CPU or a GPU to compile for.
 
     ``features`` are LLVM feature names, sorted; ``vector_bytes`` is the width of one vector register and
     ``vector_registers`` their number; cache sizes are in bytes per core (L3: per socket); ``cores`` share the work;
     ``fma_units`` is how many vectors of the full width one core multiplies and adds per cycle.
+
+    Of a GPU, ``features`` are the architectures that there is code for ("sm_80"), and ``cpu`` is the oldest of them;
+    a vector is what one thread loads at once, ``cores`` are its multiprocessors, ``shared_bytes`` is the shared memory
+    that one thread block may have, and the first-level cache is left out; ``tf32`` allows products of float32 on tensor
+    cores, which round their operands to 10 bits of fraction.
     """
 
-    kind: str  # "cpu"
+    kind: str  # "cpu" or "cuda"
     triple: str
     cpu: str
     features: tuple[str, ...]
@@ -61,11 +66,18 @@ class Target:
     l3_bytes: int = 8 * 1024 * 1024
     cores: int = 1
     fma_units: int = _FMA_UNITS
+    shared_bytes: int = 0
+    tf32: bool = False
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether kernels are made of thread blocks."""
+        return self.kind == "cuda"
 
     @property
     def arch(self) -> str:
-        """``x86_64`` or ``aarch64``."""
-        return self.triple.split("-")[0]
+        """``x86_64``, ``aarch64`` or ``cuda``."""
+        return "cuda" if self.is_gpu else self.triple.split("-")[0]
 
     @property
     def dot_signs(self) -> str:
@@ -83,7 +95,8 @@ class Target:
     def key(self) -> str:
         """Text that is equal for two targets exactly when a kernel gets the same code for both."""
         caches = f"{self.l1_bytes}/{self.l2_bytes}/{self.l3_bytes}"
-        return f"{self.triple};{self.cpu};{','.join(self.features)};{caches};{self.cores}"
+        text = f"{self.triple};{self.cpu};{','.join(self.features)};{caches};{self.cores}"
+        return f"{text};{self.shared_bytes};{self.tf32}" if self.is_gpu else text
 
     @property
     def module_key(self) -> str:
@@ -103,20 +116,69 @@ def host_target() -> Target:
 
 
 def parse_target(text: str) -> Target:
-    """Turn ``--target``'s text into a Target: ``cpu`` (this machine), or ``TRIPLE[,cpu=NAME][,features=a+b]``."""
+    """Turn ``--target``'s text into a Target: ``cpu`` (this machine), ``TRIPLE[,cpu=NAME][,features=a+b]``, or
+    ``cuda[,arch=sm_80+sm_90a][,math=tf32]``."""
     if text == "cpu":
         return host_target()
     triple, *settings = text.split(",")
+    if triple == "cuda":
+        return _cuda(settings)
     arch = triple.split("-")[0]
     unknown = [s for s in settings if s.partition("=")[0] != _SETTINGS.get(arch)]
     if arch not in _SETTINGS or unknown:
         what = f"setting {unknown[0]!r}" if unknown and arch in _SETTINGS else f"target {text!r}"
         raise TargetError(
-            f"{what} is unknown; use 'cpu' for this machine, or a triple such as "
+            f"{what} is unknown; use 'cpu' for this machine, 'cuda' for a GPU, or a triple such as "
             f"'x86_64-linux-gnu,features=avx2+fma' or 'aarch64-linux-gnu,cpu=cortex-a72'"
         )
     value = settings[-1].partition("=")[2] if settings else ""
     return _aarch64(_known_cpu(value or "generic")) if arch == "aarch64" else _x86_64(_flags(value or "avx2+fma"))
+
+
+_CUDA_SHARED_BYTES = {"sm_80": 163 << 10, "sm_86": 99 << 10, "sm_87": 163 << 10, "sm_89": 99 << 10, "sm_90": 227 << 10,
+    "sm_100": 227 << 10, "sm_103": 227 << 10, "sm_110": 227 << 10, "sm_120": 99 << 10, "sm_121": 99 << 10}  # fmt: skip
+"""Bytes of shared memory that a thread block may have, by architecture ("CUDA C++ Programming Guide", compute
+capabilities)."""
+
+CUDA_ARCHITECTURES = ("sm_80", "sm_90a")
+"""What is compiled for when no architecture is named: data centres' GPUs; later ones have the PTX."""
+
+
+def cuda_target(architectures: Sequence[str] = CUDA_ARCHITECTURES, tf32: bool = False) -> Target:
+    """A GPU target with code for ``architectures`` ("sm_80", "sm_90a"). Raises :class:`TargetError` for others."""
+    known = [a for a in architectures if a.rstrip("af") in _CUDA_SHARED_BYTES]
+    unknown = [a for a in architectures if a not in known]
+    if unknown or not known:
+        raise TargetError(
+            f"the CUDA architecture {(*unknown, '')[0]!r} is unknown or too old; there are "
+            f"{', '.join(_CUDA_SHARED_BYTES)}, and some of them with an 'a'"
+        )
+    ordered = tuple(sorted(set(known), key=lambda a: (int(a.strip("sm_af")), a)))
+    return Target(
+        kind="cuda",
+        triple="nvptx64-nvidia-cuda",
+        cpu=ordered[0],
+        features=ordered,
+        vector_bytes=16,
+        vector_registers=255,
+        l1_bytes=0,
+        l2_bytes=40 << 20,
+        l3_bytes=0,
+        cores=108,
+        shared_bytes=min(_CUDA_SHARED_BYTES[a.rstrip("af")] for a in ordered),
+        tf32=tf32,
+    )
+
+
+def _cuda(settings: Sequence[str]) -> Target:
+    given = dict(s.partition("=")[::2] for s in settings)
+    unknown = [s for s in settings if s.partition("=")[0] not in ("arch", "math")]
+    unknown += [f"math={given['math']}"] if given.get("math", "tf32") not in ("tf32", "float32") else []
+    if unknown or len(given) < len(settings):
+        what = f"setting {unknown[0]!r} is unknown" if unknown else "a setting is given twice"
+        raise TargetError(f"{what}; a GPU has 'arch' and 'math': 'cuda,arch=sm_80+sm_90a,math=tf32'")
+    architectures = given["arch"].split("+") if "arch" in given else CUDA_ARCHITECTURES
+    return cuda_target(architectures, given.get("math") == "tf32")
 
 
 _X86_FLAGS = {feature: flag for flag, feature in _X86_FEATURES.items()}
@@ -196,7 +258,7 @@ def _x86_64(flags: frozenset[str]) -> Target:
         features = {f for f in features if not f.startswith("avx512")}
     wide = "avx512f" in features
     vector_bytes = 64 if wide else 32 if "avx2" in features else 16
-    return Target(
+    target = Target(
         kind="cpu",
         triple="x86_64-unknown-linux-gnu",
         cpu="x86-64",
@@ -205,8 +267,8 @@ def _x86_64(flags: frozenset[str]) -> Target:
         vector_registers=32 if wide else 16,
         cores=available_cores(),
         fma_units=fma_units(_cpuinfo(), vector_bytes),
-        **_cache_sizes(),
     )
+    return dataclasses.replace(target, **_cache_sizes())
 
 
 def _aarch64(cpu: str) -> Target:

@@ -19,7 +19,11 @@ _RANGES = {
     LoopKind.VECTOR: "vector",
     LoopKind.UNROLL: "unroll",
     LoopKind.DOT: "dot",
+    LoopKind.BLOCK: "block",
+    LoopKind.THREAD: "thread",
+    LoopKind.TENSOR: "tensor",
 }
+_MEMORY = {Scope.REGISTER: "registers", Scope.WORKSPACE: "memory", Scope.SHARED: "shared"}
 _ASSIGN = {"": "=", "sum": "+=", "prod": "*=", "and": "&=", "or": "|="}
 _COLOURS = {
     "range": "inherit",
@@ -27,6 +31,9 @@ _COLOURS = {
     "vector": "#2471a3",
     "unroll": "#1e8449",
     "dot": "#b9770e",
+    "block": "#c0392b",
+    "thread": "#7d3c98",
+    "tensor": "#b9770e",
     "memory": "#7d6608",
 }
 
@@ -69,7 +76,8 @@ def _lines(nodes: tuple[Node, ...], kernel: Kernel, depth: int, ranges: Mapping[
         match node:
             case Loop():
                 kind = _RANGES[node.kind]
-                yield Line(depth, f"for {node.var.name} in {kind}({notation(wrap(node.extent))}):{_hints(node)}", kind)
+                head = f"for {node.var.name} in {kind}({notation(wrap(node.extent))}):"
+                yield Line(depth, f"{head}{_hints(node)}{_stages(node)}", kind)
                 inner = {**ranges, node.var: loop_range(node.extent, ranges)}
                 yield from _lines(node.body, kernel, depth + 1, inner)
             case Allocate():
@@ -83,12 +91,16 @@ def _hints(loop: Loop) -> str:
     return "".join(f"  # prefetch {a.tensor.name}, {a.distance} ahead{_around(a)}" for a in loop.prefetch)
 
 
+def _stages(loop: Loop) -> str:
+    return f"  # {loop.stages} stages" if loop.stages > 1 else ""
+
+
 def _around(ahead: Ahead) -> str:
     return "" if ahead.around is None else f" of {ahead.around.name}"
 
 
 def _allocation(node: Allocate) -> str:
-    where = "registers" if node.scope is Scope.REGISTER else "memory"
+    where = _MEMORY[node.scope]
     origin = ", ".join(map(notation, node.origin))
     notes = [] if all(notation(o) == "0" for o in node.origin) else [f"from [{origin}] on"]
     notes += [f"dimension {d} modulo {fold}" for d, fold in enumerate(node.folds) if fold]

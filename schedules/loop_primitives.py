@@ -1,8 +1,8 @@
 """The primitives that rewrite loops.
 
 The examples' tensors: ``y`` is ``x[i] * 2`` for ten ``i``; ``z`` is ``y[i] + y[i + 2]`` for eight; ``c`` is the product
-of the matrices ``a`` (4 by 3) and ``b`` (3 by 6); ``d`` that of the row ``u`` and the matrix ``v`` of bytes, whose rows
-are in groups of four.
+of the matrices ``a`` (4 by 3) and ``b`` (3 by 6), ``f`` that of ``g`` (16 by 8) and ``h`` (8 by 8); ``d`` that of the
+row ``u`` and the matrix ``v`` of bytes, whose rows are in groups of four.
 """
 
 from __future__ import annotations
@@ -230,8 +230,73 @@ class LoopPrimitives(ScheduleState):
         self._mark(loop, LoopKind.PARALLEL)
 
     @primitive
+    def bind(self, loop: LoopLike, to: str) -> None:
+        """Make the loop's iterations thread blocks of a GPU (``"block"``), or threads of a block (``"thread"``).
+
+        No iteration may need what another writes, but threads may reduce into one element: a horizontal reduction.
+        Loops of threads are inside of those of blocks and of constant extent. Several of them may follow one another
+        in a block, and share tensors there: barriers between them are derived where they are needed. Nested loops
+        bound to the same are numbered in row-major order.
+
+        >>> s = pc.Schedule(c)
+        >>> s.bind("i", "block")
+        >>> s.bind("j", "thread")
+        >>> s.show()
+        for i in block(4):
+            for j in thread(6):
+                c[i, j] = 0.0
+                for k in range(3):
+                    c[i, j] += a[i, k] * b[k, j]
+        """
+        kind = {"block": LoopKind.BLOCK, "thread": LoopKind.THREAD}.get(to) if isinstance(to, str) else None
+        if kind is None:
+            raise FactorError(f"bind of loop {name_of(loop)!r}: it can be bound to 'block' or 'thread', not to {to!r}")
+        ref = self._ref(loop)
+        around = [n for n in self._path(ref)[:-1] if isinstance(n, Loop) and n.kind is LoopKind.THREAD]
+        if kind is LoopKind.BLOCK and around:
+            raise NestingError(
+                f"bind of loop {ref.name!r} to blocks: it is inside of the threads of {around[0].var.name!r}"
+            )
+        self._mark(ref, kind)
+
+    @primitive
+    def tensorize(self, rows: LoopLike, columns: LoopLike, steps: LoopLike) -> None:
+        """Let a GPU's tensor cores execute three innermost loops: sums of products for two rows and two columns.
+
+        They are what one thread of a warp has of a tile of 16 by 8 sums: rows eight apart and columns side by side,
+        for loops of eight and of four threads around them. The steps are 32 bytes of each operand (mma.sync's
+        m16n8k8, m16n8k16 and m16n8k32). In the example a warp makes the whole of an ``f`` of 16 by 8 sums.
+
+        >>> s = pc.Schedule(f)
+        >>> (ro, row), (column, co) = s.split("i", 8), s.split("j", 2)
+        >>> s.reorder(row, column, "k", ro, co)
+        >>> s.bind(row, "thread")
+        >>> s.bind(column, "thread")
+        >>> s.tensorize(ro, co, "k")
+        >>> s.show()
+        for ii in thread(8):
+            for jo in thread(4):
+                for io2 in tensor(2):
+                    for ji2 in tensor(2):
+                        f[io2*8 + ii, jo*2 + ji2] = 0.0
+                for k in tensor(8):
+                    for io in tensor(2):
+                        for ji in tensor(2):
+                            f[io*8 + ii, jo*2 + ji] += g[io*8 + ii, k] * h[k, jo*2 + ji]
+        """
+        extents = [self.loop(loop).extent for loop in (rows, columns, steps)]
+        if extents[:2] != [2, 2] or extents[2] not in (8, 16, 32):
+            names = quoted(name_of(loop) for loop in (rows, columns, steps))
+            raise ExtentError(
+                f"tensorize of {names} needs loops of two rows, two columns, and 8, 16 or 32 steps, not of {extents}"
+            )
+        for loop in (rows, columns, steps):
+            self._mark(loop, LoopKind.TENSOR)
+
+    @primitive
     def serial(self, loop: LoopLike) -> None:
-        """Take back :meth:`unroll`, :meth:`vectorize`, :meth:`dot` or :meth:`parallel`.
+        """Take back :meth:`unroll`, :meth:`vectorize`, :meth:`dot`, :meth:`parallel`, :meth:`bind` or
+        :meth:`tensorize`.
 
         >>> s = pc.Schedule(y)
         >>> s.parallel("i")
@@ -356,6 +421,40 @@ class LoopPrimitives(ScheduleState):
         ahead = Ahead(self.tensor(tensor), distance, outer)
         self._replace(ref.var, lambda n: (dataclasses.replace(n, prefetch=(*n.prefetch, ahead)),))
 
+    @primitive
+    def pipeline(self, loop: LoopLike, stages: int) -> None:
+        """Ask for what an iteration copies to a GPU's shared memory ``stages - 1`` iterations before.
+
+        The copies are tensors that are computed at the beginning of a serial loop's body, in shared memory, which then
+        is there ``stages`` times. Splitting, fusing or reordering the loop later takes this back.
+
+        >>> s = pc.Schedule(c)
+        >>> packed = s.cache_read("b", "c")
+        >>> s.bind("j", "thread")
+        >>> s.reorder("k", "i", "j")
+        >>> row, column = s.compute_at(packed, "k", "shared")
+        >>> s.bind(column, "thread")
+        >>> s.pipeline("k", 2)
+        >>> s.show()
+        for i2 in range(4):
+            for j2 in thread(6):
+                c[i2, j2] = 0.0
+        for k in range(3):  # 2 stages
+            b.packed = shared(float32, [1, 6])  # from [k, 0] on
+            for p02 in range(1):
+                for p12 in thread(6):
+                    b.packed[k + p02, p12] = b[k + p02, p12]
+            for i in range(4):
+                for j in thread(6):
+                    c[i, j] += a[i, k] * b.packed[k, j]
+        """
+        _check_positive(stages, f"pipeline of loop {name_of(loop)!r}", "number of stages")
+        node = self.loop(loop)
+        if node.kind is not LoopKind.SERIAL:
+            raise NestingError(f"pipeline of loop {node.var.name!r}: its iterations must follow one another, but it is "
+                               f"marked as {node.kind.value}")  # fmt: skip
+        self._replace(node.var, lambda n: (dataclasses.replace(n, stages=stages),))
+
     def _mark(self, loop: LoopLike, kind: LoopKind) -> None:
         node = self.loop(loop)
         if kind.is_expanded and not isinstance(node.extent, int):
@@ -363,7 +462,7 @@ class LoopPrimitives(ScheduleState):
                 f"loop {node.var.name!r} runs {node.extent} times, which is not known while compiling; split it by a "
                 f"constant first, then mark the inner loop as {kind.value}"
             )
-        copies = () if kind is LoopKind.PARALLEL else self._copies_of(node.var)
+        copies = () if kind.is_shared_out else self._copies_of(node.var)
         for var in (node.var, *copies):
             self._replace(var, lambda n: (dataclasses.replace(n, kind=kind),))
 

@@ -180,11 +180,12 @@ def compute_at(
     taken = {*loop_names(tree), *(v.name for v in kernel.sizes), *avoid}
     stage = _stage_over_region(found, region, ranges, taken, frozenset() if overcompute else beyond)
     origin, shape = tuple(o for o, _ in region), tuple(e for _, e in region)
-    if scope is Scope.REGISTER and not all(isinstance(e, int) for e in shape):
-        extents = ", ".join(notation(wrap(e)) for e in shape)
-        raise PlacementError(
-            f"compute_at of {tensor.name!r} in registers: its tile [{extents}] is not of constant size"
+    if scope is not Scope.WORKSPACE and not all(isinstance(e, int) for e in shape):
+        extents, where = (
+            ", ".join(notation(wrap(e)) for e in shape),
+            "shared memory" if scope is Scope.SHARED else "registers",
         )
+        raise PlacementError(f"compute_at of {tensor.name!r} in {where}: its tile [{extents}] is not of constant size")
     using = frozenset(s.name for s in kernel.statements.values() if stages.reads(s, tensor) and s.tensor is not tensor)
 
     def insert(old: Loop) -> Nodes:
@@ -240,7 +241,8 @@ def _region(kernel: Kernel, tensor: Tensor, loop: Loop, ranges: Mapping[Var, Int
         values: dict[Var, Expr] = dict(zip(statement.iters, node.point, strict=True))
         for load in loads(statement.value):
             if load.source is tensor:
-                indices.append(tuple(substitute(i, values) for i in load.indices))
+                # Simplified: (f // n)*n + f % n is f, whose bounds are those of the loop.
+                indices.append(tuple(simplify(substitute(i, values)) for i in load.indices))
                 inner.update({n.var: n.extent for n in path if isinstance(n, Loop)})
     box = required_region(indices, inner, ranges)
     whole = _dimensions_of_itself(tensor)

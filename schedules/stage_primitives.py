@@ -219,6 +219,9 @@ class StagePrimitives(ScheduleState):
     def set_scope(self, tensor: TensorLike, scope: Scope | str) -> None:
         """Store an intermediate tensor in memory (``"workspace"``) or, if it is small, in registers (``"register"``).
 
+        On a GPU ``"shared"`` is the shared memory of a thread block, and registers that lie around loops of threads
+        are those of the thread that touches them.
+
         >>> s = pc.Schedule(z)
         >>> s.set_scope("y", "register")
         >>> s.show()
@@ -230,9 +233,10 @@ class StagePrimitives(ScheduleState):
         """
         stage, where = self.tensor(tensor), _scope(scope)
         shape = self._storage("set_scope", stage).stored_shape
-        if where is Scope.REGISTER and not all(isinstance(d, int) for d in shape):
+        if where is not Scope.WORKSPACE and not all(isinstance(d, int) for d in shape):
             extents = ", ".join(map(str, shape))
-            raise PlacementError(f"set_scope of {stage.name!r} to registers: its size [{extents}] is not constant")
+            name = "registers" if where is Scope.REGISTER else "shared memory"
+            raise PlacementError(f"set_scope of {stage.name!r} to {name}: its size [{extents}] is not constant")
         tree = placement.with_storage(self.tree, stage, lambda node: dataclasses.replace(node, scope=where))
         self.kernel = dataclasses.replace(self.kernel, tree=tree)
 
@@ -257,15 +261,37 @@ class StagePrimitives(ScheduleState):
         """
         stage = self.tensor(tensor)
         shape = self._storage("fold_storage", stage).shape
-        if isinstance(dimension, bool) or not isinstance(dimension, int) or not 0 <= dimension < stage.rank:
-            raise FactorError(
-                f"fold_storage: {stage.name!r} has {stage.rank} dimensions, there is no dimension {dimension!r}"
-            )
+        _check_dimension("fold_storage", stage, dimension)
         if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
             raise FactorError(f"fold_storage of {stage.name!r} needs a positive int as factor, not {factor!r}")
         extent = shape[dimension]
         kept = 0 if isinstance(extent, int) and factor >= extent else factor
         self.kernel = dataclasses.replace(self.kernel, tree=placement.folded(self.tree, stage, dimension, kept))
+
+    @primitive
+    def pad_storage(self, tensor: TensorLike, dimension: int, extra: int) -> None:
+        """Make the memory of an intermediate tensor longer than needed along a dimension: its rows begin elsewhere.
+
+        Rows that lie a power of two apart get in each other's way, in the sets of a cache and in the banks of a GPU's
+        shared memory (TVM's ``storage_align``). Computing the tensor elsewhere takes this back.
+
+        >>> s = pc.Schedule(z)
+        >>> s.pad_storage("y", 0, 2)
+        >>> s.show()
+        y = memory(float32, [12])
+        for i in range(10):
+            y[i] = x[i] * 2.0
+        for i2 in range(8):
+            z[i2] = y[i2] + y[i2 + 2]
+        """
+        stage = self.tensor(tensor)
+        shape = self._storage("pad_storage", stage).shape
+        _check_dimension("pad_storage", stage, dimension)
+        if isinstance(extra, bool) or not isinstance(extra, int) or extra < 0:
+            raise FactorError(f"pad_storage of {stage.name!r} needs an int from 0 on, not {extra!r}")
+        padded = (*shape[:dimension], shape[dimension] + extra, *shape[dimension + 1 :])
+        tree = placement.with_storage(self.tree, stage, lambda node: dataclasses.replace(node, shape=padded))
+        self.kernel = dataclasses.replace(self.kernel, tree=tree)
 
     def _storage(self, primitive_name: str, tensor: Tensor) -> Allocate:
         """Where an intermediate tensor is stored. Raises :class:`PlacementError` for an argument."""
@@ -279,12 +305,19 @@ class StagePrimitives(ScheduleState):
         return found
 
 
+def _check_dimension(primitive_name: str, tensor: Tensor, dimension: object) -> None:
+    if isinstance(dimension, bool) or not isinstance(dimension, int) or not 0 <= dimension < tensor.rank:
+        raise FactorError(
+            f"{primitive_name}: {tensor.name!r} has {tensor.rank} dimensions, there is no dimension {dimension!r}"
+        )
+
+
 def _scope(scope: Scope | str) -> Scope:
     """A scope by name. Raises :class:`FactorError`."""
     if isinstance(scope, Scope) and scope is not Scope.ARGUMENT:
         return scope
-    known = {s.value: s for s in (Scope.WORKSPACE, Scope.REGISTER)}
+    known = {s.value: s for s in Scope if s is not Scope.ARGUMENT}
     found = known.get(scope) if isinstance(scope, str) else None
     if found is None:
-        raise FactorError(f"a scope is 'workspace' or 'register', not {getattr(scope, 'value', scope)!r}")
+        raise FactorError(f"a scope is 'workspace', 'register' or 'shared', not {getattr(scope, 'value', scope)!r}")
     return found

@@ -8,7 +8,7 @@ from polycomp.codegen.llvm import emit_stmt
 from polycomp.codegen.llvm.builder import FunctionBuilder, ModuleBuilder
 from polycomp.codegen.llvm.frame import Frame
 from polycomp.codegen.llvm.linear import of_atom
-from polycomp.codegen.llvm.workspace import plan_workspace
+from polycomp.codegen.workspace import plan_workspace
 from polycomp.loops import LoopNest
 from polycomp.loops.program import Workspace
 from polycomp.target import Target

@@ -63,6 +63,8 @@ def _allocate(frame: Frame, buffer: Buffer) -> None:
     if buffer.scope is Scope.REGISTER:
         frame.pointers[buffer] = _stack_array(frame, buffer)
         return
+    if buffer.scope is Scope.SHARED:
+        raise CompileError(f"kernel {frame.kernel!r} stores {buffer.name!r} in shared memory, which only a GPU has")
     offset = index(frame, wrap(frame.plan.offsets[buffer]))
     base = "%workspace"
     if buffer in frame.plan.private and frame.in_parallel:

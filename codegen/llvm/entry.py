@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from polycomp.codegen.llvm.workspace import THREAD_ALIGNMENT
+from polycomp.codegen.workspace import THREAD_ALIGNMENT
 from polycomp.dtypes import DType
 from polycomp.errors import CompileError
 from polycomp.expr import Binary, Cast, Compare, Const, Expr, Select, Unary, Var

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from polycomp.codegen.llvm.builder import FunctionBuilder, Value
 from polycomp.codegen.llvm.linear import Atom, Linear, Monomial
-from polycomp.codegen.llvm.workspace import WorkspacePlan
+from polycomp.codegen.workspace import WorkspacePlan
 from polycomp.expr import CheckedIndex, Expr, Load, Var, walk
 from polycomp.loops import Buffer
 

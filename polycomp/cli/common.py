@@ -15,8 +15,10 @@ from rich.table import Table
 from polycomp.driver.charts import check_installed
 from polycomp.driver.files import check_writable
 from polycomp.driver.report import Section
-from polycomp.options import Options
-from polycomp.target import parse_target
+from polycomp.driver.targets import as_target
+from polycomp.driver.words import count_text
+from polycomp.options import PRECISIONS, Options
+from polycomp.runtime import Module
 from polycomp.tuner.log import with_log
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -58,9 +60,36 @@ def shape_option(help_text: str) -> Callable[[_Command], _Command]:
     return click.option("--shape", "shapes", multiple=True, callback=parse_shapes, metavar="NAME=DIMS", help=help_text)
 
 
+def threads_option() -> Callable[[_Command], _Command]:
+    """``--threads N``."""
+    return click.option(
+        "--threads", type=click.IntRange(min=0), default=0, help="Threads of the CPU to run with; 0: all cores."
+    )
+
+
+def parse_names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """``a,b``, any number of times, as names."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
 def compile_options(command: _Command) -> _Command:
-    """The options that decide what code is made: they reach the command as target, threads, shapes, jobs, cache, db."""
+    """The options that decide what code is made: they reach the command as target, threads, shapes, jobs, cache, db,
+    precision, keep_float32."""
     for decorate in (
+        click.option(
+            "--keep-float32",
+            multiple=True,
+            callback=parse_names,
+            metavar="NAME,...",
+            help="Operators or nodes that another precision leaves in float32; may be repeated.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default=PRECISIONS[0],
+            show_default=True,
+            help="Store weights and data of float32 in this where it is safe, and multiply it.",
+        ),
         click.option(
             "--db",
             type=click.Path(path_type=pathlib.Path, dir_okay=False),
@@ -69,18 +98,49 @@ def compile_options(command: _Command) -> _Command:
         click.option("--no-cache", "cache", flag_value=False, default=True, help="Neither use nor fill the cache."),
         click.option("--jobs", type=click.IntRange(min=0), default=0, help="Compile processes; 0: one per core."),
         shape_option("Fix the shape of an input; may be repeated."),
-        click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to run with; 0: all cores."),
-        click.option("--target", default="cpu", show_default=True, help="What to compile for: cpu, or a triple."),
+        threads_option(),
+        click.option("--target", default="cpu", show_default=True, help="What to compile for: cpu, cuda, or a triple."),
     ):
         command = decorate(command)
     return command
 
 
 def make_options(
-    target: str, threads: int, shapes: dict[str, tuple[int, ...]], jobs: int, cache: bool, db: pathlib.Path | None
+    target: str,
+    threads: int,
+    shapes: dict[str, tuple[int, ...]],
+    jobs: int,
+    cache: bool,
+    db: pathlib.Path | None,
+    precision: str,
+    keep_float32: tuple[str, ...],
 ) -> Options:
     """The Options that :func:`compile_options` describe."""
-    return with_log(Options(parse_target(target), threads, shapes, cache, jobs), db)
+    if keep_float32 and precision == PRECISIONS[0]:
+        raise click.UsageError(
+            "--keep-float32 is for what another --precision leaves alone; give that, or leave it out"
+        )
+    options = Options(
+        as_target(target, threads), threads, shapes, cache, jobs, precision=precision, keep_float32=keep_float32
+    )
+    return with_log(options, db)
+
+
+def check_precision_is_for(is_module: bool, precision: str) -> None:
+    """Refuse to be told the precision of a module file, which was compiled in one."""
+    if is_module and precision != PRECISIONS[0]:
+        raise click.UsageError("--precision is for models: a module file is in the one that it was compiled in")
+
+
+def runner_text(module: Module) -> str:
+    """What runs a module that is loaded: ``2 threads``, or the name of the GPU."""
+    return gpu_name(module) or count_text(module.threads, "thread")
+
+
+def gpu_name(module: Module) -> str:
+    """The name of the GPU that a module is loaded on; empty for a CPU."""
+    device = getattr(module, "device", None)  # of modules for GPUs, whose class is imported only for them
+    return "" if device is None else str(device.name)
 
 
 def check_page(path: pathlib.Path | None) -> None:

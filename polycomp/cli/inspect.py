@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from polycomp.cli.common import check_page, compile_options, make_options, section_table, stdout
+from polycomp.cli.common import (
+    check_page,
+    check_precision_is_for,
+    compile_options,
+    make_options,
+    section_table,
+    stdout,
+)
 from polycomp.cli.progress import Display
 from polycomp.driver.compile import compile_model
 from polycomp.driver.files import write_file
@@ -34,6 +41,7 @@ def command(model: pathlib.Path, html: pathlib.Path | None, **settings: Any) -> 
 
 
 def _manifest(model: pathlib.Path, settings: dict[str, Any]) -> Manifest:
+    check_precision_is_for(model.suffix == ".pcm", settings["precision"])
     if model.suffix == ".pcm":
         return read_module_file(model).manifest
     with Display() as display:

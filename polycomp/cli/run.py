@@ -12,12 +12,13 @@ import click
 import numpy as np
 from rich.table import Table
 
-from polycomp.cli.common import parse_files, shape_option, stdout
+from polycomp.cli.common import gpu_name, parse_files, runner_text, shape_option, stdout, threads_option
 from polycomp.cli.inputs import random_inputs, read_array
 from polycomp.driver.files import write_file
+from polycomp.driver.targets import check_threads_are_for
 from polycomp.driver.words import count_text, kernel_text, seconds_text, shape_text
 from polycomp.errors import ModuleFileError
-from polycomp.runtime import Module, StepProfile, load
+from polycomp.runtime import Module, StepProfile, load_image, read_module_file
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +41,7 @@ _PROFILE_RUNS = 10
     type=click.Path(file_okay=False, path_type=pathlib.Path),
     help="Write each output there as NAME.npy.",
 )
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to run with; 0: all cores.")
+@threads_option()
 @click.option("--profile", is_flag=True, help="Show where the time goes, kernel by kernel.")
 @click.option("--top", type=click.IntRange(min=1), help="Show the largest values of each output.")
 def command(
@@ -66,7 +67,7 @@ def command(
     elapsed = time.perf_counter() - begin
     for name, array in outputs.items():
         _show(name, array, top)
-    click.echo(f"ran in {seconds_text(elapsed)} with {count_text(loaded.threads, 'thread')}")
+    click.echo(f"ran in {seconds_text(elapsed)} {'on' if gpu_name(loaded) else 'with'} {runner_text(loaded)}")
     if output_dir is not None:
         _write(output_dir, outputs)
     if profile:
@@ -74,12 +75,15 @@ def command(
 
 
 def open_module(path: pathlib.Path, threads: int) -> Module:
-    """Load a module file; a model that was given by mistake gets a better message than its wrong format."""
+    """Load a module file, to run with ``threads``, which are none of a GPU's. A model that was given by mistake gets a
+    better message than its wrong format."""
     if path.suffix == ".onnx":
         raise ModuleFileError(
             f"{path} is a model, not a module file; compile it first: polycomp compile {path} -o {path.stem}.pcm"
         )
-    return load(path, threads=threads)
+    image = read_module_file(path)
+    check_threads_are_for(image.manifest.device is not None, threads)
+    return load_image(image, threads)
 
 
 def _show(name: str, array: Array, top: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from polycomp.cli import tune_report
-from polycomp.cli.common import parse_labels, shape_option, stdout
+from polycomp.cli.common import parse_labels, shape_option, stdout, threads_option
 from polycomp.cli.progress import Display
 from polycomp.cli.tuning import TuningView, confirmation_text, layer_table, summary, way_table
 from polycomp.decisions import Decisions
@@ -18,7 +18,7 @@ from polycomp.driver.compile import compile_model
 from polycomp.driver.lower import Lowered
 from polycomp.driver.pipeline import import_graph, lower_model
 from polycomp.driver.words import count_text
-from polycomp.errors import TuningLogError
+from polycomp.errors import TargetError, TuningLogError
 from polycomp.options import Options
 from polycomp.runtime import Module
 from polycomp.target import host_target
@@ -56,7 +56,10 @@ class _Tune(click.Command):
     "--db", type=click.Path(path_type=pathlib.Path, dir_okay=False), help="The tuning log; the user's own by default."
 )
 @click.option("--resume", is_flag=True, help="Begin with what the log knows, and measure nothing of that again.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads to run with; 0: all cores.")
+@click.option(
+    "--target", "machine", default="cpu", show_default=True, help="What to tune for: cpu, the one that measures."
+)
+@threads_option()
 @click.option("--jobs", type=click.IntRange(min=0), default=0, help="Compile processes; 0: one per core.")
 @click.option("--seed", type=int, default=0, help="Another seed searches in another order.")
 @click.option("--cluster", metavar="ADDRESS", help="Measure on the nodes of a Ray cluster; auto: that of this machine.")
@@ -75,6 +78,7 @@ def command(
     seconds: float | None,
     db: pathlib.Path | None,
     resume: bool,
+    machine: str,
     threads: int,
     jobs: int,
     seed: int,
@@ -87,6 +91,11 @@ def command(
     They are measured on this machine, or on the nodes of a cluster. Every measurement is written to the tuning log at
     once; 'polycomp compile' uses the best of them. 'polycomp tune report LOG' shows what a log tells.
     """
+    if machine != "cpu":
+        raise TargetError(
+            f"schedules are measured where they are searched, on CPUs, so there is no tuning for {machine!r} yet; "
+            f"'polycomp compile --target {machine}' uses the library's own schedules"
+        )
     log = db or default_log()
     if log is None:
         raise TuningLogError("this user has no home folder for a tuning log; name one with --db")

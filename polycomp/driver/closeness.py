@@ -12,24 +12,29 @@ TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 1e-3, "float64": 1e-8
 """The largest error of an element that counts as equal, as a share of the tensor's largest magnitude; 0 for others."""
 
 
-def disagreement(got: Array, wanted: Array) -> tuple[float, str]:
+def disagreement(
+    got: Array, wanted: Array, tolerance: float | None = None, other: str = "the reference"
+) -> tuple[float, str]:
     """The largest difference of an element, as a share of the largest magnitude, and what is wrong: "" for nothing.
 
-    It is infinite where shapes, types or NaNs differ.
+    It is infinite where shapes, types or NaNs differ. ``tolerance`` is for floats, that of their type when it is None;
+    ``other`` is what ``wanted`` comes from.
     """
     if got.shape != wanted.shape or got.dtype != wanted.dtype:
-        problem = f"is {got.dtype}{list(got.shape)}, the reference is {wanted.dtype}{list(wanted.shape)}"
+        problem = f"is {got.dtype}{list(got.shape)}, {other} is {wanted.dtype}{list(wanted.shape)}"
         return float("inf"), problem
-    difference, at = _largest_difference(got, wanted)
+    difference, at = largest_difference(got, wanted)
     scale = float(np.max(np.abs(_finite(wanted)), initial=0.0))
     error = difference / scale if scale and np.isfinite(difference) else difference
-    if error <= TOLERANCE.get(str(got.dtype), 0.0):
+    own = TOLERANCE.get(str(got.dtype), 0.0)
+    if error <= (tolerance if own and tolerance is not None else own):
         return error, ""
-    return error, f"is {got[at]!s} at {list(at)}, the reference is {wanted[at]!s}"
+    return error, f"is {got[at]!s} at {list(at)}, {other} is {wanted[at]!s}"
 
 
-def _largest_difference(got: Array, wanted: Array) -> tuple[float, tuple[int, ...]]:
-    """The largest difference and where it is; infinite where only one is a NaN, or infinities differ."""
+def largest_difference(got: Array, wanted: Array) -> tuple[float, tuple[int, ...]]:
+    """The largest difference of arrays of one shape and where it is; infinite where only one is a NaN, or infinities
+    differ."""
     if not got.size:
         return 0.0, ()
     a, b = got.astype(np.float64), wanted.astype(np.float64)

@@ -17,8 +17,10 @@ from polycomp.driver.cache import Cache, open_caches
 from polycomp.driver.files import copy_file
 from polycomp.driver.modules import find_module, keep_module, model_key
 from polycomp.driver.observe import Observer
+from polycomp.driver.targets import load_or_defer
 from polycomp.options import Options
-from polycomp.runtime import Manifest, Module, ModuleImage, ModuleParts, load_parts, write_module_file
+from polycomp.runtime import Manifest, Module, ModuleImage, ModuleParts, write_module_file
+from polycomp.runtime.image import assemble
 
 if TYPE_CHECKING:
     from polycomp.importers.onnx.reader import ModelLike
@@ -45,8 +47,9 @@ class CompiledModel:
             write_module_file(path, self.parts)
 
     def module(self, threads: int = 0) -> Module:
-        """Load the module, to run with ``threads`` (0: as many as it was compiled for)."""
-        return Module(self.image, threads) if self.image is not None else load_parts(self.parts, threads)
+        """Load the module, to run with ``threads`` (0: as many as it was compiled for). One for GPUs is there to be
+        saved where there is none, and says what is missing when it is run."""
+        return load_or_defer(self.image if self.image is not None else assemble(self.parts), threads)
 
 
 def compile_model(model: ModelLike, options: Options, observer: Observer | None = None) -> CompiledModel:

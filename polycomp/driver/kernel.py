@@ -1,4 +1,4 @@
-"""One kernel from tensor expressions to a relocatable object."""
+"""One kernel from tensor expressions to a relocatable object, or to code for a GPU."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from polycomp.codegen.llvm.emit import emit_kernel
 from polycomp.codegen.llvm.machine import compile_ir
 from polycomp.decisions import Decisions
+from polycomp.driver.device import DeviceKernel, compile_device_kernel
 from polycomp.errors import CompileError, PolycompError, ScheduleError
 from polycomp.expr import Interval, Var
 from polycomp.loops import LoopNest, lower_kernel
@@ -46,7 +47,8 @@ class KernelError(CompileError):
 
 
 class CompiledKernel(NamedTuple):
-    """``object`` is ELF with the function of the kernel's name, which wants ``workspace`` and ``sizes`` in order.
+    """``object`` is ELF with the function of the kernel's name, which wants ``workspace`` and ``sizes`` in order; or
+    there is a kernel for a GPU, ``device``, instead.
 
     ``refused`` says why decisions that were only advice were not taken; "" when they were, or there were none.
     """
@@ -55,6 +57,7 @@ class CompiledKernel(NamedTuple):
     workspace: Workspace
     sizes: tuple[Var, ...]
     refused: str = ""
+    device: DeviceKernel | None = None
 
 
 def compile_kernel(
@@ -73,6 +76,9 @@ def compile_kernel(
     """
     try:
         nest, refused = loop_nest(name, inputs, outputs, ranges, target, decisions, advised)
+        if target.is_gpu:
+            made = compile_device_kernel(nest, target, ranges)
+            return CompiledKernel(b"", made.workspace, nest.sizes, refused, made)
         emitted = emit_kernel(nest, target)
         return CompiledKernel(compile_ir(emitted.ir, target), emitted.workspace, nest.sizes, refused)
     except Exception as error:

@@ -10,6 +10,7 @@ from polycomp import te
 from polycomp.driver.cache import key_of
 from polycomp.driver.canonical import CanonicalKernel, canonicalize
 from polycomp.driver.places import Place, Places
+from polycomp.driver.rounding import round_at_borders
 from polycomp.driver.work import chosen_from, flops, moved_bytes
 from polycomp.errors import CompileError, PolycompError
 from polycomp.expr import Interval, Var
@@ -54,9 +55,12 @@ def symbol_ranges(graph: Graph) -> dict[Var, Interval]:
     return {symbol.var: (symbol.minimum, symbol.maximum) for symbol in graph.symbols}
 
 
-def lower_graph(graph: Graph) -> Lowered:
-    """Lower every group of a fused graph; one that shares memory becomes a place in it, and copies where it must."""
-    lowering = _Lowering(graph)
+def lower_graph(graph: Graph, mixed: bool = False) -> Lowered:
+    """Lower every group of a fused graph; one that shares memory becomes a place in it, and copies where it must.
+
+    In ``mixed`` precision, numbers are rounded to 16 bits only where they are written.
+    """
+    lowering = _Lowering(graph, mixed)
     for group in graph.groups:
         lowering.group(group)
     for position, output in enumerate(graph.outputs):
@@ -65,8 +69,8 @@ def lower_graph(graph: Graph) -> Lowered:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, mixed: bool) -> None:
+        self.graph, self.mixed = graph, mixed
         self.ranges = symbol_ranges(graph)
         self.calls: list[Call] = []
         self.at: dict[str, Place] = {}
@@ -79,6 +83,8 @@ class _Lowering:
             self._share(group.anchor)
             return
         inputs, outputs = _lower_or_explain(self.graph, group)
+        if self.mixed:
+            outputs = round_at_borders(outputs)
         sources = tuple(dict.fromkeys(s for node in group.nodes for s in (node.sources or (node.name,))))
         self._call(_stem(group), inputs, outputs, (group.inputs, group.outputs), sources)
 

@@ -30,8 +30,8 @@ def model_key(model: ModelLike, options: Options, cache: Cache) -> str | None:
             return None
         digest = content_digest(content) if file is None else file_digest(file, content, cache)
     shapes = repr(sorted(options.shapes.items()))
-    versions = (compiler_version(), importlib.metadata.version("onnx"))
-    return key_of(digest, options.target.module_key, str(options.threads), shapes, options.decisions_key, *versions)
+    settings = (str(options.threads), shapes, options.decisions_key, options.precision_key)
+    return key_of(digest, options.target.module_key, *settings, compiler_version(), importlib.metadata.version("onnx"))
 
 
 def find_module(cache: Cache, key: str) -> ModuleImage | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from polycomp.driver.cache import Cache, key_of, open_caches
 from polycomp.driver.compile import CompiledModel, found_or_made
 from polycomp.driver.describe import module_metadata
+from polycomp.driver.device import build_device_module, warn_of_spills
 from polycomp.driver.digests import content_digest
 from polycomp.driver.kernels import compile_kernels
 from polycomp.driver.link import build_module
@@ -14,6 +15,7 @@ from polycomp.driver.lower import Lowered, lower_graph
 from polycomp.driver.manifest import ModuleInfo
 from polycomp.driver.modules import keep_parts
 from polycomp.driver.observe import Observer
+from polycomp.driver.precision import with_kept_nodes
 from polycomp.driver.program import Layout, build_program, lay_out
 from polycomp.driver.versions import compiler_version
 from polycomp.driver.workers import FEW_KERNELS, Workers
@@ -55,8 +57,8 @@ def _graph_key(graph: Graph, options: Options) -> str:
     arrays = graph.constants.values()
     constants = [part for array in arrays for part in (str(array.dtype), content_digest(array.tobytes()))]
     sources = "\n".join(source for node in graph.nodes for source in node.sources)
-    settings = (options.target.module_key, str(options.threads), options.decisions_key, compiler_version())
-    return key_of("graph", to_text(graph), sources, *settings, *constants)
+    settings = (options.target.module_key, str(options.threads), options.decisions_key, options.precision_key)
+    return key_of("graph", to_text(graph), sources, *settings, compiler_version(), *constants)
 
 
 def _finish(
@@ -68,11 +70,15 @@ def _finish(
     watch.stage("link")
     layout = lay_out(lowered)
     program = build_program(lowered, layout, kernels)
-    objects = {symbol: kernel.object for symbol, kernel in kernels.items()}
     refused = {symbol for symbol, kernel in kernels.items() if kernel.refused}
     decided = sorted({*kernels, *(site.problem for site in lowered.graph.sites)} - refused)
     tuned = {s: "near" if s in options.tuned_near else "exact" for s in decided if options.is_advised(s)}
     info = _module_info(imported, lowered, layout, options, tuned)
+    device = {symbol: kernel.device for symbol, kernel in kernels.items() if kernel.device is not None}
+    if options.target.is_gpu:
+        warn_of_spills(device)
+        return build_device_module(program, device, layout.weights, layout.weight_bytes, info, options.target)
+    objects = {symbol: kernel.object for symbol, kernel in kernels.items()}
     return build_module(program, objects, layout.weights, layout.weight_bytes, info, options.target)
 
 
@@ -87,7 +93,8 @@ def import_graph(model: ModelLike, options: Options, observer: Observer) -> Grap
 def lower_model(graph: Graph, options: Options, observer: Observer) -> Lowered:
     """The graph, optimised, as kernel calls."""
     observer.stage("passes")
-    return lower_graph(run_passes(graph, options, lambda name, made: _show(name, made, observer)))
+    optimised = run_passes(graph, with_kept_nodes(graph, options), lambda name, made: _show(name, made, observer))
+    return lower_graph(optimised, mixed=options.narrow is not None)
 
 
 def _show(name: str, graph: Graph, observer: Observer) -> None:
@@ -105,8 +112,13 @@ def _module_info(
         symbols=lowered.graph.symbols,
         conditions=imported.conditions,
         threads=options.threads,
-        metadata=module_metadata(imported, lowered, layout, tuned),
+        metadata=module_metadata(imported, lowered, layout, tuned) | _precision(options),
     )
+
+
+def _precision(options: Options) -> dict[str, str]:
+    """What a module says of it, where it is not that of the model."""
+    return {} if options.narrow is None else {"precision": options.precision}
 
 
 def _workers(options: Options, graph: Graph) -> Workers:

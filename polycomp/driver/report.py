@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import importlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polycomp.driver import charts
 from polycomp.driver.charts import Chart, Grid
 from polycomp.runtime import Manifest, StepSpec, TensorSpec
 from polycomp.runtime.dims import Dimension, to_text
+
+if TYPE_CHECKING:
+    from polycomp.runtime.cuda.plan import DevicePlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +30,14 @@ class Section:
 
 
 def report(manifest: Manifest) -> tuple[Section, ...]:
-    """The sections on a module: summary, operators, nodes, kernels and memory."""
+    """The sections on a module: summary, operators, nodes, kernels, for a GPU what these take of it, and memory."""
     details = manifest.metadata
     return (
         _summary(manifest),
         _operators(details.get("operators", {})),
         _nodes(details.get("nodes", ())),
         _kernels(manifest.steps),
+        *([] if manifest.device is None else [_launches(manifest.device, details.get("resources", {}))]),
         _memory(details.get("memory", ())),
     )
 
@@ -73,11 +78,21 @@ def _summary(manifest: Manifest) -> Section:
         ("outputs", _tensors(manifest.outputs)),
         ("open sizes", sizes or "none"),
         ("steps", f"{len(manifest.steps)} calls of {len({s.symbol for s in manifest.steps})} kernels"),
-        ("floating-point operations", _number(manifest.metadata.get("flops", 0))),
+        ("floating-point operations", number_text(manifest.metadata.get("flops", 0))),
         ("weights", f"{manifest.weight_bytes:,} bytes"),
-        ("arena", f"{_number(manifest.arena_bytes)} bytes"),
+        ("arena", f"{number_text(manifest.arena_bytes)} bytes"),
     ]
+    if precision := manifest.metadata.get("precision", ""):
+        rows.insert(1, ("precision", f"{precision} where that is safe"))
+    if manifest.device is not None:
+        rows.insert(1, ("code", _code(manifest.device)))
     return Section(manifest.name, ("", "module"), tuple(rows))
+
+
+def _code(plan: DevicePlan) -> str:
+    """The bytes of each architecture's."""
+    sizes = {arch: sum(c.bytes for c in plan.code if c.arch == arch) for arch in plan.architectures}
+    return ", ".join(f"{arch} {size:,} bytes" for arch, size in sizes.items())
 
 
 def _tensors(specs: Sequence[TensorSpec]) -> str:
@@ -108,10 +123,17 @@ def _kernel_row(symbol: str, calls: Sequence[StepSpec]) -> tuple[str, ...]:
     return (symbol, str(len(calls)), _total([c.flops for c in calls]), _total([c.bytes for c in calls]), sources)
 
 
+def _launches(plan: DevicePlan, resources: Mapping[str, Any]) -> Section:
+    # What modules for a CPU do without is not imported for them.
+    made: Section = importlib.import_module("polycomp.driver.launches").launches(plan, resources)
+    return made
+
+
 def _memory(tensors: Sequence[Mapping[str, Any]]) -> Section:
     ordered = sorted(tensors, key=lambda t: (t["steps"], t["value"]))
     rows = tuple(
-        (t["value"], _number(t["bytes"]), _number(t["offset"]), f"{t['steps'][0]}-{t['steps'][1]}") for t in ordered
+        (t["value"], number_text(t["bytes"]), number_text(t["offset"]), f"{t['steps'][0]}-{t['steps'][1]}")
+        for t in ordered
     )
     return Section(
         "Memory plan of the arena", ("value", "bytes", "offset", "alive in steps"), rows, ("bytes", "offset")
@@ -121,12 +143,12 @@ def _memory(tensors: Sequence[Mapping[str, Any]]) -> Section:
 def _total(dims: Sequence[Dimension]) -> str:
     """The sum of the known ones, and the others as often as they occur."""
     known = sum(d for d in dims if isinstance(d, int))
-    counts = Counter(_number(d) for d in dims if not isinstance(d, int))
+    counts = Counter(number_text(d) for d in dims if not isinstance(d, int))
     terms = [f"{count} * ({text})" if count > 1 else text for text, count in counts.items()]
-    return " + ".join([_number(known), *terms] if known or not terms else terms)
+    return " + ".join([number_text(known), *terms] if known or not terms else terms)
 
 
-def _number(dim: Dimension) -> str:
+def number_text(dim: Dimension) -> str:
     return f"{dim:,}" if isinstance(dim, int) else str(to_text(dim))
 
 

@@ -9,15 +9,21 @@ import pathlib
 
 from polycomp.driver.cache import key_of
 
-_BACK = ("dtypes", "expr", "te", "poly", "loops", "schedules", "codegen", "driver.kernel")
-_LIBRARIES = ("islpy", "llvmlite")
+_BACK = ("dtypes", "expr", "te", "poly", "loops", "schedules", "codegen", "driver.kernel", "driver.device")
+_LIBRARIES = ("islpy", "llvmlite", "nvidia-cuda-nvrtc")
 
 
 @functools.cache
 def backend_version() -> str:
     """Differs whenever what turns tensor expressions into code differs."""
-    libraries = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
-    return key_of(*libraries, *(_content(f"polycomp.{room}") for room in _BACK))
+    return key_of(*map(_installed, _LIBRARIES), *(_content(f"polycomp.{room}") for room in _BACK))
+
+
+def _installed(library: str) -> str:
+    try:
+        return f"{library} {importlib.metadata.version(library)}"
+    except importlib.metadata.PackageNotFoundError:  # one that only some targets need
+        return library
 
 
 @functools.cache

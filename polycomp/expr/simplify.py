@@ -159,7 +159,7 @@ def _recombine(p: _Polynomial) -> _Polynomial:
             if not (isinstance(atom, Binary) and atom.op == "floormod" and isinstance(atom.right, Const)):
                 continue
             divisor = int(atom.right.value)
-            partner = binary("floordiv", atom.left, atom.right)
+            partner = _nested_division(atom.left, divisor) if divisor > 0 else binary("floordiv", *atom.operands)
             others = monomial[:position] + monomial[position + 1 :]
             key = tuple(sorted((*others, partner), key=to_text))
             if p.get(key) == coefficient * divisor:

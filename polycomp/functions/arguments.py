@@ -11,6 +11,7 @@ import numpy as np
 
 from polycomp.dtypes import as_dtype
 from polycomp.errors import ArgumentError, DTypeError, InputError, PolycompError, SignatureError
+from polycomp.functions.gpu_arrays import GpuArray, gpu_array
 from polycomp.functions.pytree import LEAF, Structure, flatten, paths, unflatten
 from polycomp.tracing import TensorSpec
 
@@ -60,16 +61,26 @@ class Call:
     """One call's arguments: the key, the arrays in order, and where each leaf came from."""
 
     key: CallKey
-    arrays: list[Array]
+    arrays: list[Array | GpuArray]
     names: tuple[str, ...]
+
+    @property
+    def values(self) -> list[Any]:
+        """The arrays as the code takes them: those on a GPU are the caller's own."""
+        return [a.value if isinstance(a, GpuArray) else a for a in self.arrays]
 
 
 class Parameters:
-    """The signature of a function, and what its annotations and options say of its arrays."""
+    """The signature of a function, and what its annotations and options say of its arrays, which may be ``on_gpu``."""
 
     def __init__(
-        self, function: Callable[..., Any], static: Sequence[str], dynamic: Sequence[str] | Mapping[str, Any]
+        self,
+        function: Callable[..., Any],
+        static: Sequence[str],
+        dynamic: Sequence[str] | Mapping[str, Any],
+        on_gpu: bool = False,
     ) -> None:
+        self.on_gpu = on_gpu
         self.signature = _signature(function)
         self.name = function.__name__
         self.static = frozenset(static)
@@ -126,7 +137,7 @@ class Parameters:
         arguments = self.bind(args, kwargs)
         names: list[str] = []
         leaves: list[Leaf] = []
-        arrays: list[Array] = []
+        arrays: list[Array | GpuArray] = []
         structures = []
         for parameter, argument in arguments.items():
             values: list[Any] = []
@@ -140,17 +151,28 @@ class Parameters:
             names += own
         return Call(CallKey(tuple(arguments), tuple(structures), tuple(leaves)), arrays, tuple(names))
 
-    def _leaf(self, parameter: str, name: str, value: Any) -> tuple[Leaf, Array | None]:
+    def _leaf(self, parameter: str, name: str, value: Any) -> tuple[Leaf, Array | GpuArray | None]:
         if parameter in self.static or value is None or isinstance(value, bool | int | str | bytes):
             return _static_leaf(name, value), None
         if isinstance(value, float) and not isinstance(value, np.generic):
             return ArrayLeaf(np.dtype(np.float64), (), True), np.asarray(value)
-        array = as_array(name, value)
+        array = self._array(name, value)
         if array is None:
             return _static_leaf(name, value), None
         return ArrayLeaf(array.dtype, self._dims(parameter, name, array)), array
 
-    def _dims(self, parameter: str, name: str, array: Array) -> Dims:
+    def _array(self, name: str, value: Any) -> Array | GpuArray | None:
+        found = None if isinstance(value, np.ndarray) else gpu_array(name, value)
+        if found is None:
+            return as_array(name, value)
+        if not self.on_gpu:
+            raise ArgumentError(
+                f"argument {name!r}, a {type(value).__name__}, is on a GPU, but {self.name!r} is compiled for the CPU; "
+                f'compile it with @jit(target="cuda"), or pass a copy on the host'
+            )
+        return found
+
+    def _dims(self, parameter: str, name: str, array: Array | GpuArray) -> Dims:
         spec = self.specs.get(parameter)
         shape: Dims = array.shape
         if spec is None:
@@ -172,7 +194,7 @@ class Parameters:
                 self._bind_sizes(name, next(arrays), found)
         return {label: size for label, (size, _) in found.items() if label in self.open}
 
-    def _bind_sizes(self, name: str, array: Array, found: dict[str, tuple[int, str]]) -> None:
+    def _bind_sizes(self, name: str, array: Array | GpuArray, found: dict[str, tuple[int, str]]) -> None:
         spec = self.specs.get(name.split("[")[0])
         for axis, label in enumerate(spec.dims or () if spec else ()):
             if not isinstance(label, str):
@@ -251,7 +273,7 @@ def _static_leaf(name: str, value: Any) -> StaticLeaf:
     return StaticLeaf(type(value), value)
 
 
-def _mismatch(spec: TensorSpec, array: Array) -> str:
+def _mismatch(spec: TensorSpec, array: Array | GpuArray) -> str:
     """What is wrong with an array; empty when nothing is."""
     if spec.dtype is not None and array.dtype != spec.dtype.numpy:
         return f"has the dtype {array.dtype}"

@@ -10,13 +10,13 @@ from typing import Any, overload
 
 import numpy as np
 
+from polycomp.driver.targets import as_target
 from polycomp.functions.arguments import Call, CallKey, Parameters, StaticLeaf, shared, with_known_sizes
 from polycomp.functions.lowered import Lowered
 from polycomp.functions.pytree import flatten
 from polycomp.functions.specialise import Specialisation, Traced, trace_call
 from polycomp.options import Options
 from polycomp.runtime.direct import declined
-from polycomp.target import parse_target
 from polycomp.tracing import Size, Value
 
 _KEPT_SHAPES = 1024
@@ -48,7 +48,7 @@ class JitFunction:
         functools.update_wrapper(self, function)
         self.function = function
         self._options = options or Options()
-        self._parameters = Parameters(function, static, dynamic)
+        self._parameters = Parameters(function, static, dynamic, self._options.target.is_gpu)
         self._made: dict[CallKey, Specialisation] = {}
         self._ready: dict[Any, Ready] = {}
         self._latest = declined
@@ -67,7 +67,7 @@ class JitFunction:
     def _choose(self, args: Sequence[Any]) -> Any:
         """The code that is ready for these arguments, and is taken to be so for the next ones."""
         ready = self._find_ready(args)
-        if ready is None:
+        if ready is None and not self._options.target.is_gpu:
             args = [shared(a) for a in args]
             ready = self._find_ready(args)
         if ready is None:
@@ -98,10 +98,16 @@ class JitFunction:
         if ready is None:
             ready = Ready(self.specialised(call).prepare(known[1]))
             self._remember(known, ready)
-        if not kwargs and len(args) == len(call.arrays) and all(map(_is_plain, args)):
+        if not kwargs and len(args) == len(call.arrays) and all(map(self._is_plain, args)):
             direct = self.specialised(call).direct(args)
             self._remember(tuple([(type(a), a.dtype, a.shape) for a in args]), Ready(ready.run, direct))
-        return ready.run(call.arrays)
+        return ready.run(call.values)
+
+    def _is_plain(self, value: Any) -> bool:
+        """Whether type, dtype and shape of an array are all that there is to know of it."""
+        if type(value) is np.ndarray:
+            return bool(value.dtype.isnative)
+        return self._options.target.is_gpu and isinstance(getattr(value, "dtype", None), np.dtype)
 
     def _remember(self, key: Any, ready: Ready) -> None:
         with self._lock:
@@ -133,8 +139,8 @@ class JitFunction:
         return function(*bound.args, **bound.kwargs)
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
-        """Every level of the compilation for these arguments: ``.graph``, ``.kernels``, ``.loops``, ``.llvm`` and
-        ``.assembly``, as text."""
+        """Every level of the compilation for these arguments: ``.graph``, ``.kernels``, ``.loops``, ``.llvm`` or, for a
+        GPU, ``.cuda``, and ``.assembly``, as text."""
         return Lowered(self._trace(self._parameters.call(args, kwargs)).graph, self._options)
 
     def explain(self) -> str:
@@ -142,10 +148,6 @@ class JitFunction:
         lines = [repr(self)]
         lines += [f"  {_key_text(key)}: {_made_text(made)}" for key, made in self._made.items()]
         return "\n".join(lines)
-
-
-def _is_plain(value: Any) -> bool:
-    return type(value) is np.ndarray and value.dtype.isnative
 
 
 def _is_traced(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -192,20 +194,22 @@ def jit(
 ) -> Any:
     """Compile a numpy-style function: ``@jit``, or ``@jit(threads=1)``.
 
-    Arrays (numpy's, or any that DLPack can share) in, numpy arrays out. The function is traced on its first call for
+    Arrays (numpy's, or any that DLPack can share) in, numpy arrays out; with ``target="cuda"`` also arrays on a GPU (of
+    cupy, torch and others) in, and when there is one, cupy arrays out. The function is traced on its first call for
     each combination of dtypes and shapes; Python floats are passed at run time and take the dtype of what they meet;
     ints, bools, strings and None are known while tracing, and other values of them are traced again.
 
     ``static`` names parameters whose values are known while tracing too. ``dynamic`` names sizes of annotations such
     as ``x: Tensor["n", 128]`` that one compilation serves all values of (by default all that are named), or maps
-    parameters to shapes: ``dynamic={"x": ("n", 128)}``. ``threads`` 0 means all cores; ``cache`` False neither uses nor
-    fills the cache on disk.
+    parameters to shapes: ``dynamic={"x": ("n", 128)}``. ``threads`` 0 means all cores of a CPU; ``cache`` False
+    neither uses nor fills the cache on disk.
 
-    Raises SignatureError for options that do not fit the function, TargetError for an unknown target.
+    Raises SignatureError for options that do not fit the function, TargetError for an unknown target, InputError for
+    threads of a GPU.
     """
     names = [static] if isinstance(static, str) else static
     sizes = [dynamic] if isinstance(dynamic, str) else dynamic
-    options = Options(parse_target(target), threads, cache=cache)
+    options = Options(as_target(target, threads), threads, cache=cache)
 
     def wrap(wrapped: Callable[..., Any]) -> JitFunction:
         return JitFunction(wrapped, names, sizes, options)

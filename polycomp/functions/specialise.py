@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from polycomp.driver.pipeline import compile_graph
+from polycomp.driver.targets import check_device
 from polycomp.dtypes import as_dtype
 from polycomp.errors import ArgumentError
 from polycomp.functions.arguments import ArrayLeaf, CallKey, StaticLeaf
@@ -98,6 +99,7 @@ class Specialisation:
         self.traced = traced
         self.module: Module | None = None
         if traced.graph.outputs:
+            check_device(options.target)
             self.module = compile_graph(traced.graph, options).module(options.threads)
 
     def direct(self, arrays: Sequence[Array]) -> Callable[..., Any]:
@@ -106,7 +108,7 @@ class Specialisation:
         ``arrays`` are all arguments of the call, native and of type :class:`numpy.ndarray` exactly.
         """
         traced = self.traced
-        if self.module is None:
+        if self.module is None or self.module.manifest.device is not None:
             return declined
         places = {position: place for place, position in enumerate(traced.used)}
         plans = [ArgumentPlan(a.dtype, a.shape, places.get(i, -1)) for i, a in enumerate(arrays)]

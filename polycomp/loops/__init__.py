@@ -2,8 +2,11 @@
 
 from polycomp.loops.ir import (
     Alloc,
+    Await,
+    Barrier,
     Block,
     Buffer,
+    Commit,
     For,
     If,
     Let,
@@ -17,8 +20,11 @@ from polycomp.poly.tree import LoopKind, Scope
 
 __all__ = [
     "Alloc",
+    "Await",
+    "Barrier",
     "Block",
     "Buffer",
+    "Commit",
     "For",
     "If",
     "Let",

@@ -8,6 +8,7 @@ from polycomp.dtypes import DType
 from polycomp.expr import Binary, Compare, Const, Expr, Var, binary, const, free_vars, linear_in, maximum, minimum
 from polycomp.loops.ir import Alloc, Block, For, If, Stmt
 from polycomp.loops.visit import block
+from polycomp.poly.tree import LoopKind
 
 
 def hoist_guards(stmt: Stmt) -> Stmt:
@@ -78,7 +79,9 @@ def _hoist_from_loop(loop: For) -> Stmt:
 
 
 def _may_tighten(loop: For, limit: Expr) -> bool:
-    """Loops that are unrolled or made vectors need constant bounds."""
+    """Loops that are unrolled or made vectors need constant bounds, and all loops over threads their own number."""
+    if loop.kind is LoopKind.THREAD:
+        return False
     if loop.kind.is_expanded:
         return isinstance(limit, Const) and isinstance(loop.start, Const) and isinstance(loop.stop, Const)
     return True

@@ -15,8 +15,23 @@ import numpy as np
 from polycomp.dtypes import DType
 from polycomp.errors import ExecutionError
 from polycomp.expr import Binary, Cast, CheckedIndex, Compare, Const, Expr, Load, Select, Unary, Var, wrap
-from polycomp.loops.ir import Alloc, Block, Buffer, For, If, Let, LoopNest, Prefetch, Stmt, Store
-from polycomp.poly.tree import LoopKind
+from polycomp.loops.ir import (
+    Alloc,
+    Await,
+    Barrier,
+    Block,
+    Buffer,
+    Commit,
+    For,
+    If,
+    Let,
+    LoopNest,
+    Prefetch,
+    Stmt,
+    Store,
+)
+from polycomp.loops.visit import inner
+from polycomp.poly.tree import LoopKind, Scope
 from polycomp.te.evaluate import apply
 
 Array = np.ndarray[Any, Any]
@@ -41,12 +56,12 @@ def interpret(nest: LoopNest, inputs: Sequence[Array], sizes: Mapping[str, int])
     """
     machine = _Machine({v: int(sizes[v.name]) for v in nest.sizes})
     for buffer, array in zip(nest.inputs, inputs, strict=True):
-        machine.memory[buffer] = _Memory(buffer, np.asarray(array, buffer.dtype.numpy), None)
+        machine.memory[buffer] = [_Memory(buffer, np.asarray(array, buffer.dtype.numpy), None)]
     for buffer in nest.outputs:
         machine.allocate(buffer)
     with np.errstate(all="ignore"):
         machine.execute(nest.body)
-    return [_finished(machine.memory[buffer]) for buffer in nest.outputs]
+    return [_finished(machine.memory[buffer][0]) for buffer in nest.outputs]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,16 +99,30 @@ def _finished(memory: _Memory) -> Array:
     return memory.data
 
 
+def _threads(stmt: Stmt, around: int = 1) -> int:
+    """How many threads execute the largest nest of loops over threads in ``stmt``; 1 when there is none."""
+    if isinstance(stmt, For) and stmt.kind is LoopKind.THREAD:
+        around *= int(stmt.stop.value) - int(stmt.start.value)  # type: ignore[attr-defined]  # constants
+    return max([around, *(_threads(child, around) for child in inner(stmt))])
+
+
 @dataclasses.dataclass
 class _Machine:
-    """The state of execution: the values of variables and the memory of buffers."""
+    """The state of execution: the values of variables and the memory of buffers.
+
+    Registers around loops over threads are there once for each of them. ``thread`` is the number of the thread that is
+    executed, None where all threads do the same.
+    """
 
     env: dict[Var, Any]
-    memory: dict[Buffer, _Memory] = dataclasses.field(default_factory=dict)
+    memory: dict[Buffer, list[_Memory]] = dataclasses.field(default_factory=dict)
+    thread: int | None = None
 
-    def allocate(self, buffer: Buffer) -> None:
+    def allocate(self, buffer: Buffer, copies: int = 1) -> None:
         shape = tuple(self.index(wrap(dim)) for dim in buffer.shape)
-        self.memory[buffer] = _Memory(buffer, np.zeros(shape, buffer.dtype.numpy), np.zeros(shape, np.bool_))
+        self.memory[buffer] = [
+            _Memory(buffer, np.zeros(shape, buffer.dtype.numpy), np.zeros(shape, np.bool_)) for _ in range(copies)
+        ]
 
     def execute(self, stmt: Stmt) -> None:
         match stmt:
@@ -111,34 +140,53 @@ class _Machine:
                 self.env[stmt.var] = self.index(stmt.value) if is_index else self.value(stmt.value)
                 self.execute(stmt.body)
             case Alloc():
-                self.allocate(stmt.buffer)
+                own = stmt.buffer.scope is Scope.REGISTER and self.thread is None
+                self.allocate(stmt.buffer, _threads(stmt.body) if own else 1)
                 self.execute(stmt.body)
             case Store():
                 self._store(stmt)
-            case Prefetch():
-                pass  # a hint, which may lie outside of the buffer
+            case Prefetch() | Barrier() | Commit() | Await():
+                pass  # a hint, which may lie outside of the buffer; or what loops one after the other do not need
             case _:
                 raise TypeError(f"not a statement: {type(stmt).__name__}")
 
     def _loop(self, loop: For) -> None:
         iterations = range(self.index(loop.start), self.index(loop.stop))
-        for i in reversed(iterations) if loop.kind is LoopKind.PARALLEL else iterations:
+        around = self.thread
+        in_any_order = loop.kind.is_concurrent and loop.kind is not LoopKind.VECTOR  # of lanes, the last one counts
+        for i in reversed(iterations) if in_any_order else iterations:
             self.env[loop.var] = i
+            if loop.kind is LoopKind.THREAD:
+                self.thread = (around or 0) * len(iterations) + i
             self.execute(loop.body)
+        self.thread = around
 
     def _store(self, store: Store) -> None:
-        memory = self._memory(store.buffer)
         indices = tuple(map(self.index, store.indices))
         value = self.value(store.value)
-        if store.reduce:
-            operation = Binary(_REDUCE_AS.get(store.reduce, store.reduce), store.value, store.value)
-            value = apply(operation, memory.read(indices), value)
-        memory.write(indices, value)
+        for memory in self._written(store):
+            new = value
+            if store.reduce:
+                operation = Binary(_REDUCE_AS.get(store.reduce, store.reduce), store.value, store.value)
+                new = apply(operation, memory.read(indices), value)
+            memory.write(indices, new)
 
-    def _memory(self, buffer: Buffer) -> _Memory:
+    def _written(self, store: Store) -> list[_Memory]:
+        """The copies of a buffer that a store changes: the thread's own, its neighbours', or all."""
+        copies = self._copies(store.buffer)
+        if len(copies) == 1 or self.thread is None:
+            return copies
+        first = self.thread // store.across * store.across
+        return copies[first : first + store.across]
+
+    def _copies(self, buffer: Buffer) -> list[_Memory]:
         if buffer not in self.memory:
             raise ExecutionError(f"buffer {buffer.name!r} is used outside of its allocation")
         return self.memory[buffer]
+
+    def _memory(self, buffer: Buffer) -> _Memory:
+        copies = self._copies(buffer)
+        return copies[(self.thread or 0) if len(copies) > 1 else 0]
 
     def index(self, e: Expr) -> int:
         """The value of an int64 expression."""

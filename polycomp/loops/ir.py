@@ -27,13 +27,15 @@ class Stmt:
 
 @dataclasses.dataclass(frozen=True)
 class For(Stmt):
-    """``for var in range(start, stop): body``."""
+    """``for var in range(start, stop): body``. With ``stages`` above 1, a loop whose copies to shared memory are asked
+    for so many iterations before, less one."""
 
     var: Var
     start: Expr
     stop: Expr
     kind: LoopKind
     body: Stmt
+    stages: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Let(Stmt):
 
 @dataclasses.dataclass(frozen=True)
 class Alloc(Stmt):
-    """``buffer`` (WORKSPACE or REGISTER, content undefined) exists within ``body``."""
+    """``buffer`` (not an ARGUMENT; content undefined) exists within ``body``."""
 
     buffer: Buffer
     body: Stmt
@@ -67,7 +69,10 @@ class Store(Stmt):
     """``buffer[indices] = value``; with ``reduce`` (of REDUCE_OPS), ``buffer[indices] = buffer[indices] op value``.
 
     A reducing store may be reassociated: in a VECTOR loop whose variable is not in ``indices`` it is a horizontal
-    reduction. ``source`` names where the statement comes from.
+    reduction. With ``across`` it is one over so many neighbouring threads, the last loops over THREADs around it: each
+    of them has the result, of registers, and the first of them changes other memory. One to shared memory that is
+    ``ahead`` need not be done before the group that it is in (``Commit``) is waited for. ``source`` names where the
+    statement comes from.
     """
 
     buffer: Buffer
@@ -75,6 +80,8 @@ class Store(Stmt):
     value: Expr
     reduce: str = ""
     source: str = ""
+    across: int = 1
+    ahead: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +100,23 @@ class Prefetch(Stmt):
     indices: tuple[Expr, ...]
     write: bool = False
     near: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Barrier(Stmt):
+    """The threads of a block wait for each other: what they wrote before is seen by all of them after it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Commit(Stmt):
+    """Ends a group: the stores of each thread since the last one that are ``ahead``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Await(Stmt):
+    """Each thread waits until at most its last ``pending`` groups are not done."""
+
+    pending: int
 
 
 @dataclasses.dataclass(frozen=True)

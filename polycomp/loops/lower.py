@@ -10,9 +10,11 @@ from polycomp.expr import Expr, Load, Var, const, substitute, transform, wrap
 from polycomp.loops.guards import hoist_guards
 from polycomp.loops.ir import Alloc, Buffer, For, If, LoopNest, Stmt, Store
 from polycomp.loops.partition import partition, unswitch
+from polycomp.loops.pipeline import expand_pipelines
 from polycomp.loops.place import Place
 from polycomp.loops.prefetch import prefetches
 from polycomp.loops.quotients import bind_quotients
+from polycomp.loops.threads import place_barriers, share_out_registers
 from polycomp.loops.visit import block, simplified
 from polycomp.poly.kernel import Kernel
 from polycomp.poly.tree import Allocate, Leaf, Loop, Node, Scope
@@ -62,7 +64,7 @@ def _lower_node(node: Node, kernel: Kernel, places: Mapping[Tensor, Place]) -> S
         case Loop():
             hints = [hint for ahead in node.prefetch for hint in prefetches(node, ahead, kernel, places[ahead.tensor])]
             body = block([*hints, _lower_nodes(node.body, kernel, places)])
-            return For(node.var, const(0), wrap(node.extent), node.kind, body)
+            return For(node.var, const(0), wrap(node.extent), node.kind, body, node.stages)
         case Allocate():
             buffer = Buffer(identifier(node.tensor.name), node.tensor.dtype, node.stored_shape, node.scope)
             inner = {**places, node.tensor: Place(buffer, node.origin, node.folds)}
@@ -103,6 +105,18 @@ def _bind_quotients(nest: LoopNest, kernel: Kernel) -> LoopNest:
     return dataclasses.replace(nest, body=bind_quotients(nest.body))
 
 
+def _share_out_registers(nest: LoopNest, kernel: Kernel) -> LoopNest:
+    return dataclasses.replace(nest, body=share_out_registers(nest.body, kernel.ranges, nest.name))
+
+
+def _expand_pipelines(nest: LoopNest, kernel: Kernel) -> LoopNest:
+    return dataclasses.replace(nest, body=simplified(expand_pipelines(nest.body), kernel.ranges))
+
+
+def _place_barriers(nest: LoopNest, kernel: Kernel) -> LoopNest:
+    return dataclasses.replace(nest, body=place_barriers(nest.body))
+
+
 def _partition(nest: LoopNest, kernel: Kernel) -> LoopNest:
     return dataclasses.replace(nest, body=partition(nest.body, kernel.ranges))
 
@@ -119,5 +133,8 @@ PASSES: Mapping[str, Pass] = {
     "hoist": _hoist,
     "unswitch": _unswitch,
     "simplify-hoisted": _simplify,
+    "share-out-registers": _share_out_registers,
+    "expand-pipelines": _expand_pipelines,
+    "place-barriers": _place_barriers,
 }
 """The passes of :func:`lower_kernel`, in order."""

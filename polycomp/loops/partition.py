@@ -59,8 +59,10 @@ class _Cut:
 
 
 def partition(stmt: Stmt, ranges: Ranges) -> Stmt:
-    """``stmt`` with its serial and parallel loops cut where conditions inside of them change."""
+    """``stmt`` with its serial and parallel loops cut where conditions inside of them change; a GPU's are left."""
     match stmt:
+        case For() if stmt.kind is LoopKind.BLOCK:
+            return stmt  # threads of a warp take the same branch, or both; and registers want loops of constant bounds
         case For() if stmt.kind is LoopKind.SERIAL:
             return _cut_loop(stmt, ranges, frozenset())
         case For() if stmt.kind is LoopKind.PARALLEL:
@@ -239,8 +241,9 @@ def _cut(condition: Compare, loop: For, inner: Ranges, ranges: Ranges) -> _Cut |
 
 def _serial_variables(stmt: Stmt) -> frozenset[Var]:
     """The variables of the loops in ``stmt`` that stay loops in the code (not vectors, not unrolled)."""
-    kinds = (LoopKind.SERIAL, LoopKind.PARALLEL)
-    return frozenset(s.var for s in walk(stmt) if isinstance(s, For) and s.kind in kinds)
+    return frozenset(
+        s.var for s in walk(stmt) if isinstance(s, For) and (s.kind is LoopKind.SERIAL or s.kind.is_shared_out)
+    )
 
 
 def _split_inner(rest: Expr, inner: Ranges) -> tuple[Expr, int, int] | None:
@@ -277,6 +280,8 @@ def unswitch(stmt: Stmt, budget: int = _MAXIMUM_UNSWITCHES, known: frozenset[Var
     ``known`` are the variables of unrolled loops around it: what depends on them alone is decided when they unroll.
     """
     match stmt:
+        case For() if stmt.kind is LoopKind.BLOCK:
+            return stmt
         case For():
             return _unswitch_loop(stmt, budget, known | {stmt.var} if stmt.kind is LoopKind.UNROLL else known)
         case If():

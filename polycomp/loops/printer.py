@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from polycomp.expr import Const, to_text
-from polycomp.loops.ir import Alloc, Block, Buffer, For, If, Let, LoopNest, Prefetch, Stmt, Store
+from polycomp.loops.ir import (
+    Alloc,
+    Await,
+    Barrier,
+    Block,
+    Buffer,
+    Commit,
+    For,
+    If,
+    Let,
+    LoopNest,
+    Prefetch,
+    Stmt,
+    Store,
+)
 from polycomp.poly.tree import LoopKind
 
 _INDENT = "  "
@@ -45,6 +59,12 @@ def _lines(stmt: Stmt, depth: int) -> list[str]:
             return [line for s in stmt.stmts for line in _lines(s, depth)]
         case Store():
             return [pad + _store_text(stmt)]
+        case Barrier():
+            return [f"{pad}barrier"]
+        case Commit():
+            return [f"{pad}commit"]
+        case Await():
+            return [f"{pad}await all but {stmt.pending}"]
         case Prefetch():
             return [f"{pad}prefetch {stmt.buffer.name}[{', '.join(map(to_text, stmt.indices))}]"]
     raise TypeError(f"not a loop-nest statement: {type(stmt).__name__}")

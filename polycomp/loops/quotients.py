@@ -15,7 +15,7 @@ from polycomp.poly.tree import LoopKind
 
 
 def bind_quotients(stmt: Stmt) -> Stmt:
-    """``stmt`` with a Let for every quotient and remainder of a serial or parallel loop's variable alone."""
+    """``stmt`` with a Let for every quotient and remainder of a loop's variable alone, where the loop stays a loop."""
     match stmt:
         case For():
             return _bind(dataclasses.replace(stmt, body=bind_quotients(stmt.body)))
@@ -32,7 +32,7 @@ def bind_quotients(stmt: Stmt) -> Stmt:
 
 
 def _bind(loop: For) -> Stmt:
-    if loop.kind not in (LoopKind.SERIAL, LoopKind.PARALLEL):
+    if loop.kind is not LoopKind.SERIAL and not loop.kind.is_shared_out:
         return loop
     found: dict[Expr, None] = {}
     for stmt in walk(loop.body):

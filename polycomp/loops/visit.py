@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 from polycomp.expr import Const, Expr, Interval, Var, bounds, simplify, substitute
-from polycomp.loops.ir import Alloc, Block, For, If, Let, Prefetch, Stmt, Store
+from polycomp.loops.ir import Alloc, Await, Barrier, Block, Commit, For, If, Let, Prefetch, Stmt, Store
 
 
 def expressions(stmt: Stmt) -> tuple[Expr, ...]:
@@ -66,6 +66,8 @@ def map_expressions(stmt: Stmt, change: Callable[[Expr], Expr]) -> Stmt:
             return dataclasses.replace(stmt, indices=tuple(map(change, stmt.indices)), value=change(stmt.value))
         case Prefetch():
             return dataclasses.replace(stmt, indices=tuple(map(change, stmt.indices)))
+        case Barrier() | Commit() | Await():
+            return stmt
     raise TypeError(f"not a loop-nest statement: {type(stmt).__name__}")
 
 

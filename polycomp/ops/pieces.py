@@ -31,9 +31,10 @@ def pieces(call: Call) -> tuple[Dim, ...] | None:
     return None
 
 
-def is_aligned(offset: Dim) -> bool:
-    """Whether a kernel may surely write at the byte ``offset``; what it reads need only be aligned to its elements."""
-    return as_dim(offset % ALIGNMENT) == 0
+def is_aligned(offset: Dim, to: int = ALIGNMENT) -> bool:
+    """Whether the byte ``offset`` is surely a multiple of ``to``: by default, whether a kernel may write there. What a
+    CPU's kernel reads need only be aligned to its elements."""
+    return as_dim(offset % to) == 0
 
 
 def _side_by_side(kind: TensorType, axis: int, sizes: Iterable[Dim]) -> tuple[Dim, ...] | None:

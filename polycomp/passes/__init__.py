@@ -14,12 +14,13 @@ from polycomp.passes.grouped import split_groups
 from polycomp.passes.integers import pack_integers
 from polycomp.passes.layout import choose_layout
 from polycomp.passes.packing import pack_matrices
+from polycomp.passes.precision import Reason, kept_in_float32, mixed_precision
 from polycomp.passes.quantized import integer_products
 from polycomp.passes.recognise import recognise
 from polycomp.passes.simplify import dead_code, eliminate_common, simplify
 from polycomp.passes.zero_points import take_out_zero_points
 
-__all__ = ["PASSES", "Pass", "run_passes"]
+__all__ = ["FOR_CPUS", "PASSES", "Pass", "explain_precision", "run_passes"]
 
 Pass = Callable[[Graph, Options], Graph]
 
@@ -37,6 +38,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("split_groups", split_groups),
     ("simplify_groups", simplify),
     ("eliminate_again", eliminate_common),
+    ("mixed_precision", mixed_precision),
     ("pack_matrices", pack_matrices),
     ("pack_integers", pack_integers),
     ("choose_layout", choose_layout),
@@ -46,13 +48,28 @@ PASSES: Sequence[tuple[str, Pass]] = (
 )
 """The passes in order, by name."""
 
+FOR_CPUS = frozenset(["pack_matrices", "pack_integers", "choose_layout", "fold_packing"])
+"""Those that lay operands out for a core's vector registers. A GPU's kernels pack what a block needs themselves."""
+
 
 def run_passes(graph: Graph, options: Options, observe: Callable[[str, Graph], None] | None = None) -> Graph:
-    """Run all passes. ``observe`` is told each pass's name and result; with ``options.verify`` each is checked."""
+    """Run all passes that are for the target. ``observe`` is told each pass's name and result; with ``options.verify``
+    each is checked."""
     for name, run in PASSES:
+        if options.target.is_gpu and name in FOR_CPUS:
+            continue
         graph = run(graph, options)
         if options.verify:
             verify(graph, operators())
         if observe is not None:
             observe(name, graph)
     return graph
+
+
+def explain_precision(graph: Graph, options: Options) -> list[Reason]:
+    """The nodes of an imported graph, as the pass ``mixed_precision`` sees them, that it leaves in float32, and why."""
+    for name, run in PASSES:
+        if run is mixed_precision:
+            break
+        graph = graph if options.target.is_gpu and name in FOR_CPUS else run(graph, options)
+    return kept_in_float32(graph, options)

@@ -68,7 +68,7 @@ def fuse(graph: Graph, options: Options) -> Graph:
     for node in graph.nodes:
         if node.op == "Softmax":
             _merge_attention(partition, node, sites)
-    share_memory(partition)
+    share_memory(partition, options.target)
     _merge_light(partition)
     groups = [partition.finish(g, _anchor(partition, g)) for g in partition.ordered()]
     nodes = tuple(n for g in groups for n in g.nodes)

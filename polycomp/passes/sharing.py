@@ -14,6 +14,7 @@ from polycomp.graph import Node, OpKind
 from polycomp.ops.common import product
 from polycomp.ops.pieces import is_aligned, pieces
 from polycomp.passes.partition import Partition
+from polycomp.target import Target
 
 EXPENSIVE = frozenset(
     [
@@ -53,14 +54,18 @@ def is_light(partition: Partition, group: int) -> bool:
     return kinds <= {OpKind.ELEMENTWISE, OpKind.INJECTIVE}
 
 
-def share_memory(partition: Partition) -> None:
-    """Make views of the nodes that need no kernel. Groups with an anchor must have grown, and no others."""
+def share_memory(partition: Partition, target: Target) -> None:
+    """Make views of the nodes that need no kernel. Groups with an anchor must have grown, and no others.
+
+    A GPU's threads load vectors, so what a kernel reads begins where one does.
+    """
+    reads = target.vector_bytes if target.is_gpu else 1
     joined: set[str] = set()  # values that have their place in a result already
     for node in partition.graph.nodes:
         if node.op == "Concat" and _is_joined(partition, node, joined):
             partition.share(node)
             joined.update(_whole(partition, part) for part in node.inputs)
-        elif node.op in ("Slice", "Split") and _is_cut(partition, node):
+        elif node.op in ("Slice", "Split") and _is_cut(partition, node, reads):
             partition.share(node)
 
 
@@ -100,9 +105,11 @@ def _whole(partition: Partition, value: str) -> str:
     return value
 
 
-def _is_cut(partition: Partition, node: Node) -> bool:
-    """Whether the operand is in memory anyway, and some result need not be an array of the caller's."""
-    if not partition.is_alone(node) or pieces(partition.graph.call(node)) is None:
+def _is_cut(partition: Partition, node: Node, reads: int) -> bool:
+    """Whether the operand is in memory anyway, its pieces begin at multiples of ``reads`` bytes, and some result need
+    not be an array of the caller's."""
+    offsets = pieces(partition.graph.call(node))
+    if not partition.is_alone(node) or offsets is None or not all(is_aligned(offset, reads) for offset in offsets):
         return False
     inner = [o for o in node.outputs if o not in partition.graph.outputs]
     return bool(inner) and not _is_computed_while_read(partition, node.inputs[0], node)

@@ -1,6 +1,6 @@
-"""Rule: iterations of a PARALLEL or VECTOR loop do not touch the same element of outer storage, if any writes it.
+"""Rule: iterations of a concurrent loop do not touch the same element of outer storage, if any writes it.
 
-A VECTOR loop may reduce into an element that does not depend on it: a horizontal reduction.
+A VECTOR or THREAD loop may reduce into an element that does not depend on it: a horizontal reduction.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from polycomp.te import Tensor
 
 _Use = tuple[Scheduled, Touch]
 
+_CALLED = {
+    LoopKind.PARALLEL: "parallel", LoopKind.VECTOR: "vectorised", LoopKind.BLOCK: "block", LoopKind.THREAD: "thread",
+}  # fmt: skip
+
 
 def racing_iterations(questions: Questions) -> Iterator[Violation]:
     """Conflicts between iterations of each concurrent loop."""
     loops: dict[tuple[int, ...], Loop] = {}
     for leaf in questions.schedule.leaves:
         for depth, node in enumerate(leaf.path):
-            if isinstance(node, Loop) and node.kind in (LoopKind.PARALLEL, LoopKind.VECTOR):
+            if isinstance(node, Loop) and node.kind.is_concurrent:
                 loops[leaf.positions[: depth + 1]] = node
     for place, loop in loops.items():
         for uses in _outer_uses(questions, place):
@@ -71,8 +75,8 @@ def _folds(leaf: Scheduled, touch: Touch) -> tuple[int, ...]:
 
 
 def _is_horizontal(loop: Loop, leaf: Scheduled) -> bool:
-    """Whether a vector loop reduces into an element that does not depend on it."""
-    if loop.kind is not LoopKind.VECTOR or not leaf.statement.reduce:
+    """Whether a loop of lanes or threads reduces into an element that does not depend on it."""
+    if not loop.kind.sums_across or not leaf.statement.reduce:
         return False
     return not any(loop.var in index.variables for index in leaf.write.indices)
 
@@ -86,7 +90,7 @@ def _race(questions: Questions, loop: Loop, depth: int, first: _Use, second: _Us
 
     def violation(values: Values) -> Violation:
         who, other = instance_text(b, values), instance_text(a, values, pair.names)
-        kind = "parallel" if loop.kind is LoopKind.PARALLEL else "vectorised"
+        kind = _CALLED[loop.kind]
         elements = dict.fromkeys((element_text(touch_b, values), element_text(touch_a, values, pair.names)))
         where = ", which is at the place of ".join(elements)
         message = (

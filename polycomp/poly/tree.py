@@ -19,14 +19,25 @@ class Scope(enum.Enum):
 
     ARGUMENT = "argument"  # passed to the kernel; row-major, no two arguments overlap
     WORKSPACE = "workspace"  # scratch memory, shared by all threads, or private to each when allocated inside PARALLEL
-    REGISTER = "register"  # small and of constant shape: a stack array that codegen promotes to registers
+    REGISTER = "register"  # small and of constant shape: a stack array that codegen promotes to registers. Allocated
+    # around THREAD loops it is shared out: each thread holds what it touches
+    SHARED = (
+        "shared"  # of constant shape, inside BLOCK and outside of THREAD loops: the shared memory of a thread block
+    )
 
 
 class LoopKind(enum.Enum):
-    """How a loop is executed. VECTOR, UNROLL and DOT need a constant extent.
+    """How a loop is executed. VECTOR, UNROLL, DOT, THREAD and TENSOR need a constant extent.
 
     A DOT loop lies innermost, within a VECTOR loop, and sums a few products of narrow numbers: an instruction does that
     where the machine has one, and it is unrolled elsewhere.
+
+    A GPU's iterations are thread BLOCKs and, inside of these, THREADs. Several THREAD loops may follow one another in a
+    block, with serial loops around them: each is finished before the next begins (lowering puts barriers where one
+    needs what another wrote).
+
+    Three TENSOR loops lie innermost, within THREAD loops of eight and of four: a warp's thread adds, to two rows of two
+    neighbouring sums each, the products of a few steps. An instruction of tensor cores does that for the whole warp.
     """
 
     SERIAL = "serial"
@@ -34,11 +45,29 @@ class LoopKind(enum.Enum):
     VECTOR = "vector"
     UNROLL = "unroll"
     DOT = "dot"
+    BLOCK = "block"
+    THREAD = "thread"
+    TENSOR = "tensor"
 
     @property
     def is_expanded(self) -> bool:
         """Whether the emitted code has each iteration on its own, so that their number must be constant."""
-        return self in (LoopKind.VECTOR, LoopKind.UNROLL, LoopKind.DOT)
+        return self not in (LoopKind.SERIAL, LoopKind.PARALLEL, LoopKind.BLOCK)
+
+    @property
+    def is_concurrent(self) -> bool:
+        """Whether iterations are executed at the same time, or in any order."""
+        return self.is_shared_out or self in (LoopKind.VECTOR, LoopKind.THREAD)
+
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether whole iterations are handed to workers: the threads of a pool, the blocks of a grid."""
+        return self in (LoopKind.PARALLEL, LoopKind.BLOCK)
+
+    @property
+    def sums_across(self) -> bool:
+        """Whether iterations may reduce into one element: a horizontal reduction over lanes or threads."""
+        return self in (LoopKind.VECTOR, LoopKind.THREAD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +86,14 @@ class Ahead:
 @dataclasses.dataclass(frozen=True)
 class Loop:
     """``for var in range(extent): body``. ``var`` is unique in the tree; ``extent`` may use size parameters and
-    variables of enclosing loops. ``prefetch`` has no meaning but speed."""
+    variables of enclosing loops. ``prefetch`` and ``stages`` have no meaning but speed."""
 
     var: Var
     extent: Dim
     kind: LoopKind
     body: tuple[Node, ...]
     prefetch: tuple[Ahead, ...] = ()
+    stages: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from polycomp.runtime.direct import ArgumentPlan
 from polycomp.runtime.image import ModuleImage, ModuleParts
 from polycomp.runtime.manifest import Manifest, StepSpec, SymbolSpec, TensorSpec
-from polycomp.runtime.module import Module, StepProfile, load, load_parts
+from polycomp.runtime.module import Module, StepProfile, load, load_image, load_parts
 from polycomp.runtime.modulefile import read_module_file, write_module_file
 from polycomp.runtime.prepared import PreparedRun
 
@@ -19,6 +19,7 @@ __all__ = [
     "SymbolSpec",
     "TensorSpec",
     "load",
+    "load_image",
     "load_parts",
     "read_module_file",
     "write_module_file",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from polycomp.dtypes import as_dtype
 from polycomp.errors import ModuleFileError, PolycompError
 from polycomp.runtime import dims
 from polycomp.runtime.dims import Dimension
+
+if TYPE_CHECKING:
+    from polycomp.runtime.cuda.plan import DevicePlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,8 @@ class StepSpec:
 class Manifest:
     """``arch`` and ``features`` are what the code needs of a CPU; ``threads`` the number it was made for (0: any).
 
-    ``metadata`` is for people: anything that is JSON.
+    Of a module for GPUs ``arch`` is ``"cuda"`` and ``features`` are the architectures that it has code for; ``device``
+    is the plan of its runs (None: for a CPU). ``metadata`` is for people: anything that is JSON.
     """
 
     name: str
@@ -78,9 +83,13 @@ class Manifest:
     arena_bytes: Dimension
     weight_bytes: int
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    device: DevicePlan | None = None
 
     def to_json(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self), separators=(",", ":"), ensure_ascii=False).encode()
+        fields = dataclasses.asdict(self)
+        if self.device is None:
+            del fields["device"]
+        return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def parse_manifest(data: bytes, label: str) -> Manifest:
@@ -110,7 +119,16 @@ def _manifest(raw: Mapping[str, Any]) -> Manifest:
         arena_bytes=dims.check(raw["arena_bytes"], known),
         weight_bytes=int(raw["weight_bytes"]),
         metadata=dict(raw["metadata"]),
+        device=_device(raw.get("device"), known),
     )
+
+
+def _device(raw: Mapping[str, Any] | None, symbols: frozenset[str]) -> DevicePlan | None:
+    if raw is None:
+        return None
+    # What modules for a CPU do without is not imported for them.
+    plan: DevicePlan = importlib.import_module("polycomp.runtime.cuda.plan").parse_plan(raw, symbols)
+    return plan
 
 
 def _symbol(raw: Mapping[str, Any]) -> SymbolSpec:

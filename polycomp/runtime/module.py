@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import importlib
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from polycomp.runtime.library import Library, shared_pool
 from polycomp.runtime.manifest import Manifest, TensorSpec
 from polycomp.runtime.memory import address_of
 from polycomp.runtime.modulefile import Path, read_module_file, write_module_file
-from polycomp.runtime.prepared import LoadedCode, PreparedRun
+from polycomp.runtime.prepared import LoadedCode, Prepared, PreparedRun
 from polycomp.target import available_cores, check_threads, host_features
 
 _MACHINE_NAMES = {"AMD64": "x86_64", "arm64": "aarch64"}
@@ -30,6 +31,9 @@ _BRIEF_BYTES = 5 << 16
 """One thread moves 4 << 16 bytes in 3 microseconds; with another to wake and to wait for it takes 5 (measured)."""
 _ADDRESSABLE = 1 << 47
 """Bytes; beyond them sizes would overflow in the native code long before memory is found missing."""
+
+CUDA_ARCH = "cuda"
+"""The manifest's ``arch`` of modules for GPUs."""
 
 Outputs = dict[str, np.ndarray[Any, Any]]
 
@@ -109,7 +113,7 @@ class Module:
             self._direct, self._direct_for = prepared.direct(arguments, as_tuple=True), prepared
         self._latest = prepared
 
-    def prepare(self, shapes: Sequence[Shape]) -> PreparedRun:
+    def prepare(self, shapes: Sequence[Shape]) -> Prepared:
         """A run for inputs of these shapes, in the order of :attr:`inputs`, that spends no time on checks.
 
         Raises :class:`InputError` naming all shapes that do not fit.
@@ -182,7 +186,7 @@ class Module:
         n_outputs, n_sizes, weights = len(self.outputs), len(self.manifest.symbols), address_of(self._image.weights)
         return Frames(lambda: Frame(item_bytes, n_outputs, n_sizes, threads, weights), threads)
 
-    def _profile(self, sizes: tuple[int, ...], nanoseconds: np.ndarray[Any, Any]) -> list[StepProfile]:
+    def _profile(self, sizes: tuple[int, ...], nanoseconds: Iterable[int]) -> list[StepProfile]:
         values = self._sizes(sizes)
         return [
             StepProfile(s.symbol, s.sources, int(ns), dims.evaluate(s.flops, values), dims.evaluate(s.bytes, values))
@@ -195,14 +199,25 @@ def load(source: Path | bytes | bytearray | memoryview, threads: int = 0) -> Mod
 
     ``threads`` 0 means as many as the module was compiled for, but no more than this process has cores. The file is
     mapped, so replace it by writing a new one (as :meth:`Module.save` does), not in place. Raises
-    :class:`ModuleFileError` when the file is damaged or for another machine.
+    :class:`ModuleFileError` when the file is damaged or for another machine, and :class:`TargetError` when the module
+    is for GPUs and there is none that can be used.
     """
-    return Module(read_module_file(source), threads)
+    return load_image(read_module_file(source), threads)
 
 
 def load_parts(parts: ModuleParts, threads: int = 0) -> Module:
     """Load what the compiler has just built."""
-    return Module(assemble(parts), threads)
+    return load_image(assemble(parts), threads)
+
+
+def load_image(image: ModuleImage, threads: int = 0) -> Module:
+    """Load a module that is in memory or in a mapped file: on the current GPU when it is for GPUs."""
+    if image.manifest.arch != CUDA_ARCH:
+        return Module(image, threads)
+    check_threads(threads)
+    # What modules for a CPU do without is not imported for them.
+    module: Module = importlib.import_module("polycomp.runtime.cuda.module").CudaModule(image)
+    return module
 
 
 def _default_threads(compiled_for: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from polycomp.errors import ExecutionError
 from polycomp.runtime.direct import ArgumentPlan, declined, direct_call
@@ -27,6 +27,24 @@ class LoadedCode:
     entry: Callable[..., int]
     pools: SharedPool
     image: ModuleImage
+
+
+class Prepared(Protocol):
+    """What :meth:`Module.prepare` returns: call it with arrays of exactly the prepared shapes and the module's dtypes.
+
+    ``sizes`` are the values of the module's symbols, ``threads`` is how many it uses; for ``direct`` see
+    :func:`polycomp.runtime.direct.direct_call`.
+    """
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def sizes(self) -> tuple[int, ...]: ...
+
+    def direct(self, arguments: Sequence[ArgumentPlan], as_tuple: bool) -> Callable[..., Any]: ...
+
+    def __call__(self, arrays: Sequence[Any], /) -> list[Any]: ...
 
 
 class PreparedRun:
@@ -71,13 +89,14 @@ class PreparedRun:
             pool = code.pools.get(self.threads, code.library) if self.threads > 1 else None
             frame.begin(pool, timings)
             if code.entry(*frame.arguments):
-                raise ExecutionError(_failure(code.manifest, frame.wrong_index()))
+                raise ExecutionError(failure_text(code.manifest, frame.wrong_index()))
         finally:
             self._frames.put_back(frame)
         return results
 
 
-def _failure(manifest: Manifest, wrong: WrongIndex) -> str:
+def failure_text(manifest: Manifest, wrong: WrongIndex) -> str:
+    """What a run that took an element at a wrong index is said to have failed of."""
     step = manifest.steps[wrong.step]
     tensors, nodes = " or ".join(map(repr, step.chosen_from)), ", ".join(map(repr, step.sources))
     return (

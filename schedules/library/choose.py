@@ -12,6 +12,9 @@ from polycomp.schedules.library.attention import as_attention, schedule_attentio
 from polycomp.schedules.library.collapse import collapse
 from polycomp.schedules.library.contraction import schedule_contraction
 from polycomp.schedules.library.elementwise import schedule_elementwise
+from polycomp.schedules.library.gpu.choose import schedule_on_gpu
+from polycomp.schedules.library.gpu.prepare import prepare
+from polycomp.schedules.library.gpu.products import Product
 from polycomp.schedules.library.prepare import inline_cheap
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.transformed import as_transformed, schedule_transformed
@@ -48,11 +51,23 @@ def build_schedule(
     decisions: Chooser = _LIBRARY,
 ) -> Schedule:
     """Like :func:`schedule_kernel`, but returns the schedule with its trace and its decisions."""
-    merged_outputs, merged_inputs = collapse(widen_operands(inline_cheap(outputs)), inputs)
+    products: tuple[Product, ...] = ()
+    if target.is_gpu:
+        merged_outputs, merged_inputs, products = prepare(outputs, inputs, target)
+    else:
+        merged_outputs, merged_inputs = collapse(widen_operands(inline_cheap(outputs)), inputs)
     schedule = Schedule(merged_outputs, merged_inputs, ranges, name, check=False, decisions=decisions)
-    stages = computed(merged_outputs)
+    if target.is_gpu:
+        schedule_on_gpu(schedule, computed(merged_outputs), products, target)
+    else:
+        _schedule_on_cpu(schedule, computed(merged_outputs), target)
+    schedule.decisions.check_known(schedule.decided)
+    return schedule
+
+
+def _schedule_on_cpu(schedule: Schedule, stages: Sequence[Tensor], target: Target) -> None:
     contractions = [t for t in stages if as_contraction(t) is not None]
-    transformed, attention = as_transformed(stages), as_attention(stages, merged_outputs)
+    transformed, attention = as_transformed(stages), as_attention(stages, schedule.kernel.outputs)
     if transformed is not None:
         schedule_transformed(schedule, transformed, target)
     elif attention is not None:
@@ -64,5 +79,3 @@ def build_schedule(
     else:
         for tensor in stages:
             schedule_elementwise(schedule, tensor, target)
-    schedule.decisions.check_known(schedule.decided)
-    return schedule

@@ -98,7 +98,7 @@ class Generator:
         rows, columns = self.random.randint(1, 5), self.random.choice([1, 3, 8, 16, 19, 32])
         y, tile = (
             Buffer("y", F32, (rows, columns)),
-            Buffer("tile", F32, (columns,), self.random.choice(list(Scope)[1:])),
+            Buffer("tile", F32, (columns,), self.random.choice([Scope.WORKSPACE, Scope.REGISTER])),
         )
         i, j = self.var(rows), self.var(columns)
         kind = self.random.choice([LoopKind.VECTOR, LoopKind.VECTOR, LoopKind.UNROLL, LoopKind.SERIAL])

@@ -6,6 +6,7 @@ Each ``test_*.py`` here makes one mistake that users make and asserts the class 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import polycomp as pc
+from polycomp.runtime import ModuleParts, write_module_file
+from polycomp.runtime.cuda.plan import DevicePlan
 from polycomp.schedules import Schedule
 
 
@@ -159,8 +162,24 @@ def module_file(folder: pathlib.Path) -> pathlib.Path:
     return folder / "small.pcm"
 
 
+def module_file_for_a_gpu(folder: pathlib.Path) -> pathlib.Path:
+    """A module for GPUs from ``x`` to ``y`` in a file; it does nothing."""
+    manifest = compiled().manifest
+    for_gpu = dataclasses.replace(
+        manifest, arch="cuda", features=("sm_80",), steps=(), weight_bytes=0, device=DevicePlan((), ())
+    )
+    write_module_file(folder / "small.pcm", ModuleParts(for_gpu, b"", ()))
+    return folder / "small.pcm"
+
+
 def array(*shape: int, dtype: str = "float32") -> np.ndarray[Any, Any]:
     return np.zeros(shape, dtype)
+
+
+class OnGpu:
+    """An array of 4 floats in the memory of a GPU, as cupy's and torch's are."""
+
+    __cuda_array_interface__ = {"shape": (4,), "typestr": "<f4", "data": (0, False), "version": 3}
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:

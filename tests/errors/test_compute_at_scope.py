@@ -9,6 +9,6 @@ from polycomp.errors import FactorError
 
 def test_compute_at_scope() -> None:
     s = neighbours()
-    message = "a scope is 'workspace' or 'register', not 'shared'"
+    message = "a scope is 'workspace', 'register' or 'shared', not 'global'"
     with refuses(s, FactorError, message):
-        s.compute_at("y", "i2", scope="shared")
+        s.compute_at("y", "i2", scope="global")

@@ -10,10 +10,10 @@ from polycomp.errors import ScheduleError
 def test_explain_unknown_primitive() -> None:
     s = doubled()
     message = (
-        "there is no primitive 'vectorise'; there are cache_read, cache_write, compute_at, "
-        "compute_inline, compute_root, compute_with, dot, fold_storage, fuse, pad, parallel, peel, prefetch, reorder, "
-        "rfactor, serial, set_scope, skew, split, tile, unroll, unroll_and_jam, vectorize; did you mean "
-        "'vectorize'?"
+        "there is no primitive 'vectorise'; there are bind, cache_read, cache_write, compute_at, "
+        "compute_inline, compute_root, compute_with, dot, fold_storage, fuse, pad, pad_storage, parallel, peel, "
+        "pipeline, prefetch, reorder, rfactor, serial, set_scope, skew, split, tensorize, tile, unroll, unroll_and_jam, "
+        "vectorize; did you mean 'vectorize'?"
     )
     with refuses(s, ScheduleError, message):
         s.explain("vectorise", "i")

@@ -141,14 +141,23 @@ def _fold_storage(rng: random.Random, schedule: Schedule) -> None:
     schedule.fold_storage(tensor, rng.randrange(tensor.rank), rng.randint(1, 3))
 
 
+def _pad_storage(rng: random.Random, schedule: Schedule) -> None:
+    tensor = _tensor(rng, schedule)
+    schedule.pad_storage(tensor, rng.randrange(tensor.rank), rng.randint(1, 3))
+
+
+def _bind(rng: random.Random, schedule: Schedule) -> None:
+    schedule.bind(_loop(rng, schedule), rng.choice(["block", "thread"]))
+
+
 _PRIMITIVES: Sequence[Primitive] = (
     _split, _split, _split, _fuse, _reorder, _reorder, _parallel, _vectorize, _unroll, _compute_at, _compute_at,
     _compute_at, _inline, _cache_write, _cache_read, _rfactor,
 )  # fmt: skip
 
 _ALL: Sequence[Primitive] = (
-    *_PRIMITIVES, _dot, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _compute_root, _tile, _serial, _reorder,
-    _parallel, _parallel, _vectorize, _compute_with, _compute_with, _compute_with, _fold_storage, _fold_storage,
+    *_PRIMITIVES, _dot, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _pad_storage, _bind, _compute_root, _tile, _serial,
+    _reorder, _parallel, _parallel, _vectorize, _compute_with, _compute_with, _compute_with, _fold_storage, _fold_storage,
     _fold_storage,
 )  # fmt: skip
 

@@ -268,7 +268,9 @@ def change_kind(rng: random.Random, kernel: Kernel, node: Node, fresh: str) -> N
     if not isinstance(node, Loop):
         return None
     constant = isinstance(node.extent, int)
-    kinds = [LoopKind.PARALLEL, LoopKind.VECTOR, LoopKind.UNROLL] if constant else [LoopKind.PARALLEL]
+    kinds = [LoopKind.PARALLEL, LoopKind.BLOCK]
+    if constant:
+        kinds += [LoopKind.VECTOR, LoopKind.UNROLL, LoopKind.THREAD]
     return (dataclasses.replace(node, kind=rng.choice(kinds)),)
 
 

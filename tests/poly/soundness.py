@@ -21,7 +21,7 @@ import numpy as np
 from polycomp.expr import Binary, CheckedIndex, Compare, Const, Expr, Load, Select, Unary, Var, wrap
 from polycomp.poly.kernel import Kernel, Statement
 from polycomp.poly.legality import Verdict, verify_kernel
-from polycomp.poly.tree import Allocate, Leaf, Loop, LoopKind, Node
+from polycomp.poly.tree import Allocate, Leaf, Loop, Node
 from polycomp.te import Dim, Tensor
 from polycomp.te.evaluate import evaluate
 
@@ -54,7 +54,7 @@ def _storage(shape: Sequence[int], origin: Sequence[int], depth: int, folds: Seq
 
 @dataclasses.dataclass
 class Concurrent:
-    """One execution of a PARALLEL or VECTOR loop: which iterations read and wrote each element from outside."""
+    """One execution of a concurrent loop: which iterations read and wrote each element from outside."""
 
     loop: Loop
     depth: int
@@ -108,7 +108,7 @@ class Interpreter:
             self.depth -= 1
 
     def loop(self, node: Loop) -> None:
-        concurrent = node.kind in (LoopKind.PARALLEL, LoopKind.VECTOR)
+        concurrent = node.kind.is_concurrent
         record = Concurrent(node, self.depth)
         if concurrent:
             self.concurrent.append(record)
@@ -176,7 +176,7 @@ class Interpreter:
                 continue
             reads, writes, updates = record.touched.setdefault((id(storage), place), (set(), set(), set()))
             reduces = statement is not None and bool(statement.reduce)
-            horizontal = reduces and record.loop.kind is LoopKind.VECTOR
+            horizontal = reduces and record.loop.kind.sums_across
             (updates if horizontal else writes if write else reads).add(record.iteration)
             touching = reads | writes | updates
             if len(touching) > 1 and (writes or (reads and updates)):

@@ -22,7 +22,9 @@ def names() -> dict[str, Any]:
     u, v = pc.placeholder((3, 4), "uint8", "u"), pc.placeholder((3, 8, 4), "int8", "v")
     k, q = pc.reduce_axis(3, "k"), pc.reduce_axis(4, "q")
     d = pc.compute((8,), lambda i: pc.sum(pc.cast("int32", u[k, q]) * pc.cast("int32", v[k, i, q]), axis=(k, q)), "d")
-    return {"pc": pc, "x": x, "y": y, "z": z, "a": a, "b": b, "c": c, "d": d}
+    g, h, k = pc.placeholder((16, 8), name="g"), pc.placeholder((8, 8), name="h"), pc.reduce_axis(8, "k")
+    f = pc.compute((16, 8), lambda i, j: pc.sum(g[i, k] * h[k, j], axis=k), "f")
+    return {"pc": pc, "x": x, "y": y, "z": z, "a": a, "b": b, "c": c, "d": d, "f": f, "g": g, "h": h}
 
 
 def examples() -> list[doctest.DocTest]:

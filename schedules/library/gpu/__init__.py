@@ -1,0 +1,1 @@
+"""Schedules of kernels for GPUs: all of their loops in thread blocks and threads."""

@@ -1,0 +1,340 @@
+"""Attention on a GPU: a product, what makes its rows to weights (a softmax), and a product of these, in one launch.
+
+A block takes a tile of rows through all of it. Its scores for all keys are in shared memory, and so are the weights
+that they become: the matrix of scores is never in global memory (Dao et al., "FlashAttention", NeurIPS 2022; here the
+rows of a tile are whole, as in Rabe and Staats, "Self-attention does not need O(n^2) memory", 2021). Where the number
+of keys is not known, or so large that such rows do not fit shared memory, each part has a launch of its own: sums that
+are corrected when a larger score comes are not what tensors say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from polycomp.poly.tree import Scope
+from polycomp.schedules.library.analysis import constant, is_expensive, is_reduction
+from polycomp.schedules.library.deciding import Deciding
+from polycomp.schedules.library.epilogue import epilogue_of, loops_in_order
+from polycomp.schedules.library.gpu.binding import WARP, bind_blocks, unroll
+from polycomp.schedules.library.gpu.contraction import on_tensor_cores
+from polycomp.schedules.library.gpu.products import Product, vector_width
+from polycomp.schedules.library.gpu.rows import Lanes, Partials, split_sum
+from polycomp.schedules.library.gpu.scores import Attention
+from polycomp.schedules.schedule import LoopRef, Schedule
+from polycomp.target import Target
+from polycomp.te import Tensor
+
+_ROWS = (16, 32, 64)  # of a block
+_LANE_ROWS, _LANE_COLUMNS = 8, 4  # of a warp that multiplies on tensor cores
+_TENSOR_BYTES = 32  # of each operand's steps that an instruction of tensor cores takes
+_MOST_SUMS = 64  # of a thread
+_MOST_COLUMNS = 256  # of a tile
+_BANK_ROW = 16  # bytes by which rows in shared memory are longer than their elements
+_STAGES = (1, 2, 3, 4)
+_STEP_BYTES = (64, 32)  # of a row of an operand that a step copies
+_VALUES_STEP = 32  # keys, for whose values a step of the second product is
+_SHARED_BYTES = 96 << 10  # of a block, at most
+_USUAL_BYTES = 48 << 10  # that several blocks of a multiprocessor can have
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A block's ``rows`` and ``columns`` of a product at a time, of which a thread, or a warp with ``tensor`` cores,
+    has ``own_rows`` and ``own_columns``; ``neighbours`` of these lie side by side."""
+
+    rows: int
+    columns: int
+    own_rows: int
+    own_columns: int
+    neighbours: tuple[int, int] = (1, 1)
+    tensor: bool = False
+
+    @property
+    def threads(self) -> int:
+        parts = self.rows * self.columns // (self.own_rows * self.own_columns)
+        return parts * WARP if self.tensor else parts
+
+    @property
+    def cycles(self) -> int:
+        """Of a multiprocessor for a step of the sum: it multiplies 128 pairs per cycle, and loads 32 words."""
+        warps = -(-self.threads // WARP)
+        products = self.own_rows * self.own_columns * -(-warps // 4)
+        return max(products, warps * (self.own_rows + self.own_columns))
+
+
+def _part(rows: int, columns: int, threads: int, neighbours: tuple[int, int]) -> Part:
+    """The tile that takes least time, if most of the threads have a part of it."""
+    found: list[Part] = []
+    for own_rows in (n for n in (1, 2, 4, 8, 16) if rows % n == 0):
+        for across in (n for n in (8, 16, 32, 64) if n * rows <= threads * own_rows):
+            most = min(_MOST_SUMS // own_rows, _MOST_COLUMNS // across) // neighbours[1]
+            own = min(most, -(-columns // (across * neighbours[1]))) * neighbours[1]
+            if own:
+                found.append(Part(rows, across * own, own_rows, own, neighbours))
+    busy = [p for p in found if p.threads >= threads] or found
+    return min(busy, key=lambda p: (p.cycles * -(-columns // p.columns), p.columns))
+
+
+def _tensor_part(rows: int, columns: int, threads: int) -> Part:
+    """The same for tensor cores: few rows of warps, as many as there are of rows, and all others side by side."""
+    own_rows = 2 * _LANE_ROWS if rows < 4 * _LANE_ROWS * 2 else 4 * _LANE_ROWS
+    across = threads // WARP * own_rows // rows
+    unit = 2 * _LANE_COLUMNS
+    while across > 1 and (across - 1) * unit >= columns:
+        across //= 2
+    most = min(_MOST_SUMS * WARP // own_rows, _MOST_COLUMNS * 2 // across) // unit * unit
+    own = min(most, -(-columns // (across * unit)) * unit)
+    return Part(rows, across * own, own_rows, own, tensor=True)
+
+
+def schedule_attention(
+    schedule: Schedule, stages: Sequence[Tensor], attention: Attention, target: Target
+) -> frozenset[Tensor]:
+    """Schedule an attention and what reads it at its own point; returns those of ``stages``, all that have not been
+    scheduled yet, which are done."""
+    return _Scheduling(schedule, stages, attention, target).apply()
+
+
+class _Scheduling(Deciding):
+    """The steps, with what they share."""
+
+    def __init__(self, schedule: Schedule, stages: Sequence[Tensor], attention: Attention, target: Target) -> None:
+        super().__init__(schedule, attention.second.tensor)
+        self.attention, self.target, self.stages = attention, target, stages
+        self.final = epilogue_of(attention.second.result, stages, schedule.kernel.outputs)
+        self.rows = 16
+        self.threads = 128
+        self.parts = {p.tensor: self._choose_part(p) for p in (attention.first, attention.second)}
+        self.lanes = self._choose_lanes()
+        self.inlined = self._choose_inlined()
+        self.threads_of: dict[Tensor, LoopRef] = {}  # the innermost loop over threads of a stage
+
+    def apply(self) -> frozenset[Tensor]:
+        """Tile the second product's rows, and compute everything that a tile needs inside of its iteration."""
+        attention, schedule = self.attention, self.schedule
+        done = [*self._inline_operands(), *attention.stages]
+        sums = {t: split_sum(schedule, t, 0, self.lanes) for t in attention.stages if is_reduction(t)}
+        own = {t: schedule.cache_write(p.threads or p.lanes) for t, p in sums.items()}
+        for stage in self.inlined:
+            schedule.compute_inline(stage)
+        block = self._tile_result()
+        self._multiply(attention.second, block, [attention.second.right])
+        rows = self._place_weights(block)
+        for stage in reversed(attention.stages[1:-1]):
+            if stage in sums:
+                self._place_sum(stage, sums[stage], own[stage], rows)
+            elif stage not in self.inlined:
+                self._walk(stage, schedule.compute_at(stage, rows, Scope.REGISTER))
+        keys = self._place_scores(block)
+        self._multiply(attention.first, keys, [attention.first.left, attention.first.right])
+        for product in (attention.first, attention.second):
+            done += [product.left, product.right, product.tensor, product.result]
+        return frozenset([*done, *([] if self.final is None else [self.final])])
+
+    def _inline_operands(self) -> list[Tensor]:
+        return []
+
+    # ------------------------------------------------------------------ products
+
+    def _choose_part(self, product: Product) -> Part:
+        axes = product.result.axes
+        columns = math.prod(constant(axes[d].extent) or _MOST_COLUMNS for d in product.columns)
+        if product is self.attention.first:
+            columns = self.attention.keys
+        if on_tensor_cores(product, self.target):
+            return _tensor_part(self.rows, columns, self.threads)
+        sides = [operand.axes[-1].extent != product.depth for operand in (product.left, product.right)]
+        return _part(self.rows, columns, self.threads, (4 if sides[0] else 1, 4 if sides[1] else 1))
+
+    def _tile_result(self) -> LoopRef:
+        """Bind the tiles of the result to blocks and their parts to threads; returns the loop of blocks."""
+        schedule, product = self.schedule, self.attention.second
+        part = self.parts[product.tensor]
+        if self.final is None:
+            loops = list(schedule[product.result].loops)
+        else:
+            loops = loops_in_order(schedule, self.final, product.result)
+            schedule.compute_inline(product.result)
+        batch, rows, columns = ([loops[d] for d in role] for role in (product.batch, product.rows, product.columns))
+        schedule.reorder(*batch, *rows, *columns)
+        block, row = schedule.split(self._fused(rows), part.rows)
+        column_block, column = schedule.split(self._fused(columns), part.columns)
+        *_, last = self._share_out(part, [*batch, block, column_block], row, column)
+        bind_blocks(schedule, [*batch, block, column_block])
+        schedule.vectorize(last)
+        return column_block
+
+    def _fused(self, loops: Sequence[LoopRef]) -> LoopRef:
+        first, *others = loops
+        for other in others:
+            first = self.schedule.fuse(first, other)
+        return first
+
+    def _share_out(self, part: Part, outer: Sequence[LoopRef], row: LoopRef, column: LoopRef) -> list[LoopRef]:
+        """Share the elements of a tile out to threads; returns the loops over a thread's own, all unrolled."""
+        schedule = self.schedule
+        threads, own = self._split(part, row, column)
+        schedule.reorder(*outer, *threads, *own)
+        for loop in own:
+            schedule.unroll(loop)
+        return own
+
+    def _split(self, part: Part, row: LoopRef, column: LoopRef) -> tuple[list[LoopRef], list[LoopRef]]:
+        """Loops over threads, bound to them, and over a thread's own rows and columns."""
+        split = self.schedule.split
+        if part.tensor:
+            row_warps, row = split(row, part.own_rows)
+            column_warps, column = split(column, part.own_columns)
+            row_tiles, row = split(row, 2 * _LANE_ROWS)
+            column_tiles, column = split(column, 2 * _LANE_COLUMNS)
+            halves, lane_rows = split(row, _LANE_ROWS)
+            lane_columns, neighbours = split(column, 2)
+            threads, own = [row_warps, column_warps, lane_rows, lane_columns], [row_tiles, halves, column_tiles, neighbours]
+        else:
+            (across_rows, own_rows), (across_columns, own_columns) = (
+                self._split_evenly(loop, whole // mine, group)
+                for loop, whole, mine, group in (
+                    (row, part.rows, part.own_rows, part.neighbours[0]),
+                    (column, part.columns, part.own_columns, part.neighbours[1]),
+                )
+            )
+            threads, own = [across_rows, across_columns], [*own_rows, *own_columns]
+        for loop in threads:
+            self.schedule.bind(loop, "thread")
+        return threads, own
+
+    def _split_evenly(self, loop: LoopRef, threads: int, group: int) -> tuple[LoopRef, list[LoopRef]]:
+        """Threads, and a thread's own: groups of neighbours, as many elements apart as all threads have."""
+        groups, within = self.schedule.split(loop, threads * group)
+        thread, neighbours = self.schedule.split(within, group)
+        return thread, [groups, neighbours]
+
+    def _multiply(self, product: Product, where: LoopRef, streamed: Sequence[Tensor]) -> None:
+        """Compute a part of a product in registers, and what it reads of the operands ``streamed`` step by step."""
+        schedule, part = self.schedule, self.parts[product.tensor]
+        *_, row, column, k = schedule.compute_at(product.tensor, where, Scope.REGISTER)
+        steps, k = schedule.split(k, self._step(product))
+        threads, own = self._split(part, row, column)
+        if part.tensor:
+            (row_tiles, halves, column_tiles, neighbours) = own
+            groups, k = schedule.split(k, _TENSOR_BYTES // product.left.dtype.bytes)
+            schedule.reorder(steps, *threads, groups, row_tiles, column_tiles, k, halves, neighbours)
+            schedule.serial(groups)
+            schedule.unroll(row_tiles)
+            schedule.unroll(column_tiles)
+            schedule.tensorize(halves, neighbours, k)
+        else:
+            schedule.reorder(steps, *threads, k, *own)
+            for loop in (k, *own):
+                schedule.unroll(loop)
+        for operand in streamed:
+            self._copy(operand, steps, product)
+        if constant(schedule.extent(steps)) != 1:
+            schedule.pipeline(steps, 2)
+
+    def _step(self, product: Product) -> int:
+        if product is self.attention.second:
+            return _VALUES_STEP
+        lengths = [n // product.left.dtype.bytes for n in _STEP_BYTES]
+        return next(n for n in lengths if product.depth % n == 0)
+
+    def _copy(self, operand: Tensor, steps: LoopRef, product: Product) -> None:
+        """Copy a step's part of an operand to shared memory, all threads together."""
+        schedule = self.schedule
+        *_, outer, inner = schedule.compute_at(operand, steps, Scope.SHARED)
+        self._pad(operand)
+        width = vector_width(operand, self.target.vector_bytes // operand.dtype.bytes)
+        loop, lanes = schedule.split(schedule.fuse(outer, inner), width)
+        rounds, threads = schedule.split(loop, self.threads)
+        schedule.reorder(threads, rounds, lanes)
+        schedule.bind(threads, "thread")
+        schedule.unroll(rounds)
+        schedule.vectorize(lanes)
+
+    def _pad(self, tensor: Tensor) -> None:
+        self.schedule.pad_storage(tensor, tensor.rank - 1, _BANK_ROW // tensor.dtype.bytes)
+
+    # ------------------------------------------------------------------ rows
+
+    def _choose_lanes(self) -> Lanes:
+        """How a row is shared out: rows side by side where threads are more than a warp for each."""
+        keys, stored = self.attention.keys, self.attention.scores.dtype.bytes
+        threads = min(WARP, self.threads // self.rows)
+        widths = [n for n in (8, 4, 2) if n * stored <= self.target.vector_bytes and keys % (n * threads) == 0]
+        return Lanes(threads, widths[0] if widths else 1)
+
+    def _choose_inlined(self) -> list[Tensor]:
+        """The stages between scores and weights that are made where they are read."""
+        stages = self.attention.stages[1:-1]
+        return [t for t in stages if not is_reduction(t) and not (is_expensive(t) and len(self._users(t)) > 1)]
+
+    def _users(self, stage: Tensor) -> list[Tensor]:
+        return [t for t in self.attention.stages if stage in t.inputs()]
+
+    def _readers(self, stage: Tensor) -> set[Tensor]:
+        """The stages of which loops read ``stage``."""
+        found: set[Tensor] = set()
+        for user in self._users(stage):
+            found |= self._readers(user) if user in self.inlined else {user}
+        return found
+
+    def _place_weights(self, block: LoopRef) -> LoopRef:
+        """Compute the weights of a tile in shared memory; returns the loop over rows, side by side, of the tile."""
+        schedule, weights = self.schedule, self.attention.weights
+        *outer, row, key = schedule.compute_at(weights, block, Scope.SHARED)
+        self._pad(weights)
+        rounds, row = schedule.split(row, self.threads // self.lanes.threads)
+        self._walk(weights, [*outer, rounds, row, key])
+        return rounds
+
+    def _walk(self, stage: Tensor, loops: Sequence[LoopRef]) -> None:
+        """Share rows and their elements out to threads."""
+        schedule = self.schedule
+        *outer, row, key = loops
+        key, vector = schedule.split(key, self.lanes.vector)
+        steps, thread = schedule.split(key, self.lanes.threads)
+        schedule.reorder(*outer, row, thread, steps, vector)
+        for loop in (row, thread):
+            schedule.bind(loop, "thread")
+        schedule.unroll(steps)
+        schedule.vectorize(vector)
+        self.threads_of[stage] = thread
+
+    def _place_sum(self, stage: Tensor, sums: Partials, own: Tensor, rows: LoopRef) -> None:
+        """Reduce rows: each thread its own elements, whose result it stores, and whoever needs the whole, these."""
+        schedule = self.schedule
+        readers = self._readers(stage)
+        if len(readers) == 1:
+            *_, partial = schedule.compute_at(stage, self.threads_of[readers.pop()], Scope.REGISTER)
+        else:
+            *_, row, partial = schedule.compute_at(stage, rows, Scope.SHARED)
+            schedule.bind(row, "thread")
+        schedule.unroll(partial)
+        stored = sums.threads or sums.lanes
+        loops = schedule.compute_at(stored, rows, Scope.SHARED)
+        thread, row = (loops[0], loops[-1]) if sums.threads is not None else (loops[-1], loops[-2])
+        schedule.reorder(row, thread)
+        for loop in (row, thread):
+            schedule.bind(loop, "thread")
+        self.threads_of[stage] = thread
+        loops = schedule.compute_at(own, thread, Scope.REGISTER)
+        unroll(schedule, loops[stage.rank + 1 :])
+        if sums.threads is not None:
+            loops = schedule.compute_at(sums.lanes, thread, Scope.REGISTER)
+            vector, steps = loops[stage.rank], loops[stage.rank + 1 :]
+            schedule.reorder(*steps, vector)
+            unroll(schedule, steps)
+            schedule.vectorize(vector)
+
+    def _place_scores(self, block: LoopRef) -> LoopRef:
+        """Compute the scores of a tile in shared memory; returns the loop over keys, of which many are side by side."""
+        schedule, scores = self.schedule, self.attention.scores
+        part = self.parts[self.attention.first.tensor]
+        *outer, row, key = schedule.compute_at(scores, block, Scope.SHARED)
+        self._pad(scores)
+        keys, key = schedule.split(key, part.columns)
+        *_, last = self._share_out(part, [*outer, keys], row, key)
+        schedule.vectorize(last)
+        return keys
