@@ -16,8 +16,8 @@ The sections share --seconds: one that takes longer than its share is cut, and h
 Needs a GPU, torch with CUDA and cupy; the exit status is 2, and a sentence says what is missing, where they are not
 there. It is 1 when something failed or is wrong.
 
-    python benchmarks/cuda_speed.py [--only models,gemm] [--models DIR] [--pick resnet50,bert] [--precision float16]
-                                    [--seconds 450] [--json]
+    python benchmarks/cuda.py [--only models,gemm] [--models DIR] [--pick resnet50,bert] [--precision float16]
+                              [--seconds 450] [--json]
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ PASSES: Sequence[tuple[str, Pass]] = (
 )
 """The passes in order, by name."""
 
-FOR_CPUS = frozenset(["pack_matrices", "pack_integers", "choose_layout", "fold_packing"])
-"""Those that lay operands out for a core's vector registers. A GPU's kernels pack what a block needs themselves."""
+FOR_CPUS = frozenset(["pack_matrices", "pack_integers"])
+"""Those that lay matrices out for a core's vector registers. A GPU's kernels pack what a block needs themselves."""
 
 
 def run_passes(graph: Graph, options: Options, observe: Callable[[str, Graph], None] | None = None) -> Graph:

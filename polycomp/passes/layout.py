@@ -26,6 +26,8 @@ from polycomp.passes.sites import Sites
 _FEW_CHANNELS = 4
 """Up to here (the image) a convolution reads its input plain: blocks would be mostly padding."""
 
+_GPU_BLOCK = 8
+
 _DIRECT = "direct"
 
 _FLOATS = (DType.FLOAT32, DType.FLOAT16, DType.BFLOAT16)
@@ -34,8 +36,8 @@ _TYPES = (*_FLOATS, DType.INT32, DType.INT8, DType.UINT8)
 
 
 def block_size(options: Options) -> int:
-    """Channels in a block: the float32 lanes of one vector register."""
-    return options.target.lanes(4)
+    """Channels in a block: the float32 lanes of one vector register; on a GPU, those of 16 bits that a thread loads."""
+    return _GPU_BLOCK if options.target.is_gpu else options.target.lanes(4)
 
 
 def choose_layout(graph: Graph, options: Options) -> Graph:
@@ -177,6 +179,8 @@ def _words(blocking: _Blocking, x: str, at: Node) -> str:
 
 def _filtering_tile(blocking: _Blocking, node: Node, weights: tuple[int, ...]) -> int | None:
     """The tiles by which to filter a convolution (``passes/filtering``); None leaves it direct. Tuning may choose."""
+    if blocking.target.is_gpu:
+        return None
     outputs, channels, *kernel = weights
     steps = {*node.attributes["strides"], *node.attributes["dilations"], node.attributes["group"]}
     if (

@@ -1,12 +1,12 @@
 """Mixed precision: what of a model in float32 is kept in 16 bits, and what is not.
 
 Products of matrices and convolutions take operands of 16 bits and sum in float32, as their definitions do. What lies
-between them is stored in 16 bits and computed in float32. The rest stays as it is. The lists below follow those of
-PyTorch's autocast (https://pytorch.org/docs/stable/amp.html, "Autocast Op Reference") and of onnxconverter-common's
-float16 converter (``DEFAULT_OP_BLOCK_LIST`` in its float16.py); the latter's Resize, Min and Max, whose kernels were
-what was missing there, are no exceptions here. That an operator between two fast ones is as narrow as they are, and
-that one after a wide one is wide, is how Micikevicius et al., "Mixed precision training", arXiv:1710.03740, and after
-them TensorFlow's auto_mixed_precision decide for what is on no list.
+between them is stored in 16 bits and computed in float32; sums, exponentials and what counts stay in float32, as
+Micikevicius et al. advise ("Mixed precision training", arXiv:1710.03740). The lists below follow those of PyTorch's
+autocast (https://pytorch.org/docs/stable/amp.html, "Autocast Op Reference") and of onnxconverter-common's converter
+(``DEFAULT_OP_BLOCK_LIST`` of its float16.py), but for the latter's Resize, Min and Max, whose definitions here compute
+in float32 anyway. Operators for which 16 bits are neither a gain nor a danger are as their operands are, like those of
+the "infer list" of TensorFlow's auto_mixed_precision.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Kept(enum.Enum):
     :class:`_Planner`."""
 
     LARGE = "large"  # in float32, because it may be beyond the range of 16 bits, as all that is made of it
+    MASK = "mask"  # the same, because of a constant that is there to leave something out
     NARROW = "narrow"  # in 16 bits
     INTEGERS = "integers"  # in float32, because it counts something: positions have more digits than 16 bits
     FLOAT32 = "float32"  # in float32; a product may read it rounded
@@ -45,9 +46,9 @@ class Reason:
     text: str
 
 
-_PRODUCTS = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
+PRODUCTS = frozenset(["Conv", "ConvTranspose", "Gemm", "MatMul"])
 
-_SAME = frozenset(
+SAME = frozenset(
     [
         # They move elements, or choose among them.
         "Concat",
@@ -111,7 +112,7 @@ _SAME = frozenset(
 )
 """Operators whose results are kept as their operands are."""
 
-_NORMALISING = frozenset(
+NORMALISING = frozenset(
     [
         "BatchNormalization",
         "GroupNormalization",
@@ -217,7 +218,7 @@ def misfit(array: Array, dtype: DType, adds: bool = False) -> tuple[Kept, str] |
 
 class _Planner:
     """Decides for each value of float32 how it is kept: ``kept`` by value, ``reasons`` by the names of the nodes that
-    stay in float32; results of nodes named in ``saturated`` are cut to the range of 16 bits."""
+    stay in float32; results of nodes named in ``saturated`` are no less than the lowest number of 16 bits."""
 
     def __init__(self, editor: Editor, options: Options) -> None:
         assert options.narrow is not None
@@ -225,6 +226,7 @@ class _Planner:
         self.kept: dict[str, Kept] = dict.fromkeys(filter(self._is_wide, editor.graph.inputs), Kept.OPEN)
         self.reasons: dict[str, str] = {}
         self.saturated: set[str] = set()
+        self.largest = float(np.finfo(np.float16).max) if self.narrow is DType.FLOAT16 else _LARGEST_BFLOAT16
 
     def run(self) -> None:
         """Decide for all nodes, in order."""
@@ -257,11 +259,11 @@ class _Planner:
             return self._cast(node)
         if node.op in KEPT_OPERATORS or self._is_square(node):
             return self._listed(node, found)
-        if len(node.outputs) > 1 or node.op not in _PRODUCTS | _SAME | _NORMALISING:
+        if len(node.outputs) > 1 or node.op not in PRODUCTS | SAME | NORMALISING:
             return Kept.FLOAT32, "it is not known to be safe in 16 bits"
-        if node.op in _PRODUCTS:
+        if node.op in PRODUCTS:
             return self._product(node, found)
-        return self._normalising(found) if node.op in _NORMALISING else self._same(node, found)
+        return self._normalising(found) if node.op in NORMALISING else self._same(node, found)
 
     def _cast(self, node: Node) -> tuple[Kept, str]:
         """A conversion of the model's to float32."""
@@ -281,10 +283,11 @@ class _Planner:
         kept, reason = KEPT_OPERATORS["Pow" if self._is_square(node) else node.op]
         if node.op == "Fill":
             value = np.array(node.attributes["value"], np.float32)
-            return misfit(value, self.narrow, adds=True) or (Kept.OPEN, _COUNTS)
+            far = misfit(value, self.narrow, adds=True)
+            return (Kept.OPEN, _COUNTS) if far is None else (Kept.MASK if far[0] is Kept.LARGE else far[0], far[1])
         if kept is Kept.LARGE and self.narrow is DType.BFLOAT16:  # its range is that of float32
             kept, reason = Kept.FLOAT32, _STEEP if reason == _RANGE else reason
-        return (Kept.LARGE if Kept.LARGE in found else kept), reason
+        return (Kept.LARGE if found & {Kept.LARGE, Kept.MASK} else kept), reason
 
     def _product(self, node: Node, found: set[Kept]) -> tuple[Kept, str]:
         if found == {Kept.INTEGERS}:
@@ -300,24 +303,36 @@ class _Planner:
 
     def _same(self, node: Node, found: set[Kept]) -> tuple[Kept, str]:
         misfit = self._misfit(node)
-        if Kept.LARGE in found or (misfit is not None and misfit[0] is Kept.LARGE):
-            if self._is_masking(node):
-                self.saturated.add(node.name)
-                return Kept.NARROW, ""
-            return misfit or (Kept.LARGE, "it reads what may be beyond the range of 16 bits")
+        if misfit is not None and misfit[0] is Kept.LARGE and self._leaves_out(node, found):
+            misfit = (Kept.MASK, misfit[1])
+        kinds = found if misfit is None else found | {misfit[0]}
+        if Kept.LARGE in kinds:
+            return misfit or (Kept.LARGE, _FAR)
+        if Kept.MASK in kinds:
+            return self._masked(node, misfit)
         if Kept.NARROW in found or (not found and self.editor.kind(node) is not OpKind.ELEMENTWISE):
             return misfit or (Kept.NARROW, "")
         if found <= {Kept.OPEN}:
             return Kept.OPEN, _OPEN
         return (Kept.INTEGERS, _COUNTS) if Kept.INTEGERS in found else (Kept.FLOAT32, "it reads float32 alone")
 
-    def _is_masking(self, node: Node) -> bool:
-        """Whether only softmaxes read what is computed element by element: the largest negative number of 16 bits is
-        as good as one of float32 there, and of rows that are such numbers alone it makes the same."""
+    def _leaves_out(self, node: Node, found: set[Kept]) -> bool:
+        """Whether a constant beyond the range is that of a mask: it is negative and takes the place of data or is added
+        to it, or is chosen without any data."""
+        constants = [self.editor.constants[i] for i in self.constants(node)]
+        negative = node.op in _ADDING and all(np.max(c, initial=0.0) <= self.largest for c in constants)
+        return negative or found <= {Kept.OPEN, Kept.INTEGERS, Kept.MASK}
+
+    def _masked(self, node: Node, misfit: tuple[Kept, str] | None) -> tuple[Kept, str]:
+        """What only softmaxes read may be cut: the lowest number of 16 bits is as good as that of float32, and rows that
+        are such numbers alone are the same."""
         (value,) = node.outputs
         users = self.editor.users(value)
         alone = bool(users) and not self.editor.is_output(value) and all(u.op == "Softmax" for u in users)
-        return alone and self.editor.kind(node) is OpKind.ELEMENTWISE
+        if not alone or self.editor.kind(node) is not OpKind.ELEMENTWISE:
+            return misfit or (Kept.MASK, _FAR)
+        self.saturated.add(node.name)
+        return Kept.NARROW, ""
 
     def _misfit(self, node: Node) -> tuple[Kept, str] | None:
         """What the first constant that does not fit would lose."""
@@ -325,12 +340,13 @@ class _Planner:
         return next((m for c in constants if (m := misfit(c, self.narrow, node.op in _ADDING))), None)
 
 
+_FAR = "it reads what may be beyond the range of 16 bits"
 _OPEN = "no product or convolution comes before it"
 
 
 def _narrowed(node: Node, values: Sequence[str]) -> list[str]:
     """Those of the operands ``values`` that are in 16 bits in a narrow node: parameters and biases are not."""
-    most = {"Conv": 2, "ConvTranspose": 2, **dict.fromkeys(_NORMALISING, 1)}.get(node.op, len(node.inputs))
+    most = {"Conv": 2, "ConvTranspose": 2, **dict.fromkeys(NORMALISING, 1)}.get(node.op, len(node.inputs))
     return [v for v in values if v in node.inputs[:most]]
 
 
@@ -342,7 +358,6 @@ class _Narrowing:
         self.editor, self.narrow = Editor(graph), options.narrow
         self.plan = _Planner(self.editor, options)
         self.plan.run()
-        self.largest = float(np.finfo(np.float16).max) if self.narrow is DType.FLOAT16 else _LARGEST_BFLOAT16
         self.twins: dict[str, str] = {}
         self.removed: dict[str, Node] = {}
 
@@ -367,7 +382,7 @@ class _Narrowing:
         if (wide and self.editor.kind(node) is OpKind.ELEMENTWISE) or node.name in self.plan.saturated:
             made = self.editor.emit(node.op, node.inputs, node.attributes, node)
             if node.name in self.plan.saturated:
-                made = self.editor.emit("Clip", (made,), {"min": -self.largest, "max": self.largest}, node)
+                made = self.editor.emit("Clip", (made,), {"min": -self.plan.largest}, node)
             self.twins[value] = self.editor.emit("Cast", (made,), {"to": self.narrow}, node)
             return
         operands = set(_narrowed(node, [*self.plan.operands(node), *self.plan.constants(node)]))

@@ -15,6 +15,7 @@ from polycomp.schedules.library.elementwise import schedule_elementwise
 from polycomp.schedules.library.gpu.choose import schedule_on_gpu
 from polycomp.schedules.library.gpu.prepare import prepare
 from polycomp.schedules.library.gpu.products import Product
+from polycomp.schedules.library.gpu.scores import Attention
 from polycomp.schedules.library.prepare import inline_cheap
 from polycomp.schedules.library.reduction import schedule_reductions
 from polycomp.schedules.library.transformed import as_transformed, schedule_transformed
@@ -51,7 +52,7 @@ def build_schedule(
     decisions: Chooser = _LIBRARY,
 ) -> Schedule:
     """Like :func:`schedule_kernel`, but returns the schedule with its trace and its decisions."""
-    products: tuple[Product, ...] = ()
+    products: tuple[Product | Attention, ...] = ()
     if target.is_gpu:
         merged_outputs, merged_inputs, products = prepare(outputs, inputs, target)
     else:

@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import signal
+import subprocess
 import sys
 from types import ModuleType
 from typing import Any
@@ -76,9 +77,15 @@ def test_imported_without_torch_and_cupy(name: str, load: Any, monkeypatch: pyte
     assert load(name).__doc__
 
 
-def test_no_benchmark_is_named_like_a_package() -> None:
-    """The scripts' folder comes first where Python looks: cupy and torch would import cuda.py instead of theirs."""
-    assert not {"cuda", "cupy", "torch", "onnx", "numpy"} & {path.stem for path in BENCHMARKS.glob("*.py")}
+def test_the_name_cuda_is_still_that_of_a_package(tmp_path: pathlib.Path) -> None:
+    """The scripts' folder comes first where Python looks: cupy and torch find cuda.py there, and NVIDIA's by it."""
+    assert not {"cupy", "torch", "onnx", "numpy"} & {path.stem for path in BENCHMARKS.glob("*.py")}
+    (tmp_path / "cuda").mkdir()
+    (tmp_path / "cuda" / "pathfinder.py").write_text("found = True")
+    folders = [str(BENCHMARKS), str(tmp_path)]
+    code = f"import sys; sys.path[:0] = {folders!r}; import cuda.pathfinder as p; print(p.found)"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout == "True\n"
 
 
 # Instructions

@@ -10,7 +10,7 @@ from documents import Reader
 _PAGES = pathlib.Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["cuda.md", "jit.md", "schedules.md", "tutorial.md"])
+@pytest.mark.parametrize("page", ["cuda.md", "jit.md", "precision.md", "schedules.md", "tutorial.md"])
 def test_a_page_does_what_it_says(page: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "empty"

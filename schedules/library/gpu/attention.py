@@ -9,8 +9,6 @@ are corrected when a larger score comes are not what tensors say.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 
 from polycomp.poly.tree import Scope
@@ -18,75 +16,17 @@ from polycomp.schedules.library.analysis import constant, is_expensive, is_reduc
 from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.epilogue import epilogue_of, loops_in_order
 from polycomp.schedules.library.gpu.binding import WARP, bind_blocks, unroll
-from polycomp.schedules.library.gpu.contraction import on_tensor_cores
+from polycomp.schedules.library.gpu.contraction import inline_operands
 from polycomp.schedules.library.gpu.products import Product, vector_width
 from polycomp.schedules.library.gpu.rows import Lanes, Partials, split_sum
 from polycomp.schedules.library.gpu.scores import Attention
+from polycomp.schedules.library.gpu.tiles import LANE_COLUMNS, LANE_ROWS, ROWS, Part, Tile, best_tile, padding, tile_of
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
 
-_ROWS = (16, 32, 64)  # of a block
-_LANE_ROWS, _LANE_COLUMNS = 8, 4  # of a warp that multiplies on tensor cores
 _TENSOR_BYTES = 32  # of each operand's steps that an instruction of tensor cores takes
-_MOST_SUMS = 64  # of a thread
-_MOST_COLUMNS = 256  # of a tile
-_BANK_ROW = 16  # bytes by which rows in shared memory are longer than their elements
-_STAGES = (1, 2, 3, 4)
-_STEP_BYTES = (64, 32)  # of a row of an operand that a step copies
-_VALUES_STEP = 32  # keys, for whose values a step of the second product is
-_SHARED_BYTES = 96 << 10  # of a block, at most
-_USUAL_BYTES = 48 << 10  # that several blocks of a multiprocessor can have
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A block's ``rows`` and ``columns`` of a product at a time, of which a thread, or a warp with ``tensor`` cores,
-    has ``own_rows`` and ``own_columns``; ``neighbours`` of these lie side by side."""
-
-    rows: int
-    columns: int
-    own_rows: int
-    own_columns: int
-    neighbours: tuple[int, int] = (1, 1)
-    tensor: bool = False
-
-    @property
-    def threads(self) -> int:
-        parts = self.rows * self.columns // (self.own_rows * self.own_columns)
-        return parts * WARP if self.tensor else parts
-
-    @property
-    def cycles(self) -> int:
-        """Of a multiprocessor for a step of the sum: it multiplies 128 pairs per cycle, and loads 32 words."""
-        warps = -(-self.threads // WARP)
-        products = self.own_rows * self.own_columns * -(-warps // 4)
-        return max(products, warps * (self.own_rows + self.own_columns))
-
-
-def _part(rows: int, columns: int, threads: int, neighbours: tuple[int, int]) -> Part:
-    """The tile that takes least time, if most of the threads have a part of it."""
-    found: list[Part] = []
-    for own_rows in (n for n in (1, 2, 4, 8, 16) if rows % n == 0):
-        for across in (n for n in (8, 16, 32, 64) if n * rows <= threads * own_rows):
-            most = min(_MOST_SUMS // own_rows, _MOST_COLUMNS // across) // neighbours[1]
-            own = min(most, -(-columns // (across * neighbours[1]))) * neighbours[1]
-            if own:
-                found.append(Part(rows, across * own, own_rows, own, neighbours))
-    busy = [p for p in found if p.threads >= threads] or found
-    return min(busy, key=lambda p: (p.cycles * -(-columns // p.columns), p.columns))
-
-
-def _tensor_part(rows: int, columns: int, threads: int) -> Part:
-    """The same for tensor cores: few rows of warps, as many as there are of rows, and all others side by side."""
-    own_rows = 2 * _LANE_ROWS if rows < 4 * _LANE_ROWS * 2 else 4 * _LANE_ROWS
-    across = threads // WARP * own_rows // rows
-    unit = 2 * _LANE_COLUMNS
-    while across > 1 and (across - 1) * unit >= columns:
-        across //= 2
-    most = min(_MOST_SUMS * WARP // own_rows, _MOST_COLUMNS * 2 // across) // unit * unit
-    own = min(most, -(-columns // (across * unit)) * unit)
-    return Part(rows, across * own, own_rows, own, tensor=True)
+_HELD_VALUES = 32  # of a row that a thread keeps in its registers, if its row may have more threads
 
 
 def schedule_attention(
@@ -104,9 +44,8 @@ class _Scheduling(Deciding):
         super().__init__(schedule, attention.second.tensor)
         self.attention, self.target, self.stages = attention, target, stages
         self.final = epilogue_of(attention.second.result, stages, schedule.kernel.outputs)
-        self.rows = 16
-        self.threads = 128
-        self.parts = {p.tensor: self._choose_part(p) for p in (attention.first, attention.second)}
+        self.tile = self._choose_tile()
+        self.parts = {attention.first.tensor: self.tile.first, attention.second.tensor: self.tile.second}
         self.lanes = self._choose_lanes()
         self.inlined = self._choose_inlined()
         self.threads_of: dict[Tensor, LoopRef] = {}  # the innermost loop over threads of a stage
@@ -114,7 +53,8 @@ class _Scheduling(Deciding):
     def apply(self) -> frozenset[Tensor]:
         """Tile the second product's rows, and compute everything that a tile needs inside of its iteration."""
         attention, schedule = self.attention, self.schedule
-        done = [*self._inline_operands(), *attention.stages]
+        operands = (attention.first.left, attention.first.right, attention.second.right)
+        done = [*inline_operands(schedule, self.stages, operands), *attention.stages]
         sums = {t: split_sum(schedule, t, 0, self.lanes) for t in attention.stages if is_reduction(t)}
         own = {t: schedule.cache_write(p.threads or p.lanes) for t, p in sums.items()}
         for stage in self.inlined:
@@ -133,20 +73,15 @@ class _Scheduling(Deciding):
             done += [product.left, product.right, product.tensor, product.result]
         return frozenset([*done, *([] if self.final is None else [self.final])])
 
-    def _inline_operands(self) -> list[Tensor]:
-        return []
+    def _choose_tile(self) -> Tile:
+        attention, target = self.attention, self.target
+        own = best_tile(attention, target)
+        assert own is not None  # as fits has it
+        possible = {rows: tile for rows in ROWS if (tile := tile_of(attention, target, rows)) is not None}
+        rows = self._decide("rows", own.rows, list(possible))
+        return possible[rows]
 
     # ------------------------------------------------------------------ products
-
-    def _choose_part(self, product: Product) -> Part:
-        axes = product.result.axes
-        columns = math.prod(constant(axes[d].extent) or _MOST_COLUMNS for d in product.columns)
-        if product is self.attention.first:
-            columns = self.attention.keys
-        if on_tensor_cores(product, self.target):
-            return _tensor_part(self.rows, columns, self.threads)
-        sides = [operand.axes[-1].extent != product.depth for operand in (product.left, product.right)]
-        return _part(self.rows, columns, self.threads, (4 if sides[0] else 1, 4 if sides[1] else 1))
 
     def _tile_result(self) -> LoopRef:
         """Bind the tiles of the result to blocks and their parts to threads; returns the loop of blocks."""
@@ -187,11 +122,14 @@ class _Scheduling(Deciding):
         if part.tensor:
             row_warps, row = split(row, part.own_rows)
             column_warps, column = split(column, part.own_columns)
-            row_tiles, row = split(row, 2 * _LANE_ROWS)
-            column_tiles, column = split(column, 2 * _LANE_COLUMNS)
-            halves, lane_rows = split(row, _LANE_ROWS)
+            row_tiles, row = split(row, 2 * LANE_ROWS)
+            column_tiles, column = split(column, 2 * LANE_COLUMNS)
+            halves, lane_rows = split(row, LANE_ROWS)
             lane_columns, neighbours = split(column, 2)
-            threads, own = [row_warps, column_warps, lane_rows, lane_columns], [row_tiles, halves, column_tiles, neighbours]
+            threads, own = (
+                [row_warps, column_warps, lane_rows, lane_columns],
+                [row_tiles, halves, column_tiles, neighbours],
+            )
         else:
             (across_rows, own_rows), (across_columns, own_columns) = (
                 self._split_evenly(loop, whole // mine, group)
@@ -215,7 +153,7 @@ class _Scheduling(Deciding):
         """Compute a part of a product in registers, and what it reads of the operands ``streamed`` step by step."""
         schedule, part = self.schedule, self.parts[product.tensor]
         *_, row, column, k = schedule.compute_at(product.tensor, where, Scope.REGISTER)
-        steps, k = schedule.split(k, self._step(product))
+        steps, k = schedule.split(k, part.step)
         threads, own = self._split(part, row, column)
         if part.tensor:
             (row_tiles, halves, column_tiles, neighbours) = own
@@ -232,13 +170,7 @@ class _Scheduling(Deciding):
         for operand in streamed:
             self._copy(operand, steps, product)
         if constant(schedule.extent(steps)) != 1:
-            schedule.pipeline(steps, 2)
-
-    def _step(self, product: Product) -> int:
-        if product is self.attention.second:
-            return _VALUES_STEP
-        lengths = [n // product.left.dtype.bytes for n in _STEP_BYTES]
-        return next(n for n in lengths if product.depth % n == 0)
+            schedule.pipeline(steps, part.stages)
 
     def _copy(self, operand: Tensor, steps: LoopRef, product: Product) -> None:
         """Copy a step's part of an operand to shared memory, all threads together."""
@@ -247,21 +179,23 @@ class _Scheduling(Deciding):
         self._pad(operand)
         width = vector_width(operand, self.target.vector_bytes // operand.dtype.bytes)
         loop, lanes = schedule.split(schedule.fuse(outer, inner), width)
-        rounds, threads = schedule.split(loop, self.threads)
+        rounds, threads = schedule.split(loop, self.tile.threads)
         schedule.reorder(threads, rounds, lanes)
         schedule.bind(threads, "thread")
         schedule.unroll(rounds)
         schedule.vectorize(lanes)
 
     def _pad(self, tensor: Tensor) -> None:
-        self.schedule.pad_storage(tensor, tensor.rank - 1, _BANK_ROW // tensor.dtype.bytes)
+        self.schedule.pad_storage(tensor, tensor.rank - 1, padding(tensor))
 
     # ------------------------------------------------------------------ rows
 
     def _choose_lanes(self) -> Lanes:
         """How a row is shared out: rows side by side where threads are more than a warp for each."""
         keys, stored = self.attention.keys, self.attention.scores.dtype.bytes
-        threads = min(WARP, self.threads // self.rows)
+        threads = self.tile.threads // self.tile.rows
+        while threads < WARP and keys > _HELD_VALUES * threads:
+            threads *= 2
         widths = [n for n in (8, 4, 2) if n * stored <= self.target.vector_bytes and keys % (n * threads) == 0]
         return Lanes(threads, widths[0] if widths else 1)
 
@@ -285,7 +219,7 @@ class _Scheduling(Deciding):
         schedule, weights = self.schedule, self.attention.weights
         *outer, row, key = schedule.compute_at(weights, block, Scope.SHARED)
         self._pad(weights)
-        rounds, row = schedule.split(row, self.threads // self.lanes.threads)
+        rounds, row = schedule.split(row, self.tile.threads // self.lanes.threads)
         self._walk(weights, [*outer, rounds, row, key])
         return rounds
 

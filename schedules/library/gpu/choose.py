@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from polycomp.expr import loads
 from polycomp.schedules.library.analysis import as_contraction, is_expensive, is_reduction
+from polycomp.schedules.library.gpu.attention import schedule_attention
 from polycomp.schedules.library.gpu.columns import as_columns, schedule_columns
 from polycomp.schedules.library.gpu.contraction import schedule_product
 from polycomp.schedules.library.gpu.elements import schedule_elements
@@ -13,20 +14,26 @@ from polycomp.schedules.library.gpu.groups import Group, group_of
 from polycomp.schedules.library.gpu.products import Product
 from polycomp.schedules.library.gpu.recurrences import schedule_recurrence
 from polycomp.schedules.library.gpu.rows import are_long, as_rows, schedule_long_rows, schedule_rows
+from polycomp.schedules.library.gpu.scores import Attention
 from polycomp.schedules.library.reduction import exclusive_producers, main_stages
 from polycomp.schedules.schedule import Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
 
 
-def schedule_on_gpu(schedule: Schedule, stages: Sequence[Tensor], products: Sequence[Product], target: Target) -> None:
+def schedule_on_gpu(
+    schedule: Schedule, stages: Sequence[Tensor], products: Sequence[Product | Attention], target: Target
+) -> None:
     """Schedule all ``stages`` (producers first): products of matrices, and each other stage that is stored, with what
     is computed for it alone."""
     needed = list(schedule.kernel.outputs)  # by others than the stages that are left
     for product in products:
-        done = schedule_product(schedule, stages, product, target)
+        if isinstance(product, Attention):
+            done = schedule_attention(schedule, stages, product, target)
+        else:
+            done = schedule_product(schedule, stages, product, target)
         stages = [t for t in stages if t not in done]
-        needed += [source for operand in (product.left, product.right) for source in _sources(schedule, operand)]
+        needed += [source for operand in product.operands for source in _sources(schedule, operand)]
     mains = main_stages(stages, needed)
     for main in mains:
         own = exclusive_producers(main, stages, mains)
@@ -69,6 +76,6 @@ def _schedule_alone(schedule: Schedule, stage: Tensor, target: Target) -> None:
 
 
 def _sources(schedule: Schedule, operand: Tensor) -> list[Tensor]:
-    """What a product's operand is copied from, whatever was computed in its place."""
-    (statement,) = (s for s in schedule.kernel.statements.values() if s.tensor.name == operand.name)
-    return [load.source for load in loads(statement.value)]
+    """What a product's operand is made of, whatever was computed in its place."""
+    found = (s for s in schedule.kernel.statements.values() if s.tensor.name == operand.name)
+    return [load.source for statement in found for load in loads(statement.value)]

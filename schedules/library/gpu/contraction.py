@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from polycomp.dtypes import DType
+from polycomp.expr import const, simplify, wrap
 from polycomp.poly.tree import Scope
 from polycomp.schedules.library.analysis import constant, is_expensive, is_reduction, reads_tensor
 from polycomp.schedules.library.deciding import Deciding
@@ -106,6 +107,21 @@ def on_tensor_cores(product: Product, target: Target) -> bool:
     )
 
 
+def inline_operands(schedule: Schedule, stages: Sequence[Tensor], operands: Sequence[Tensor]) -> list[Tensor]:
+    """Make what only ``operands`` read, and what is cheap (zeros around an image), where they are copied; returns it,
+    some of ``stages``."""
+    done: list[Tensor] = []
+    for stage in reversed(stages):
+        readers = [t for t in stages if stage in t.inputs()]
+        of_rows = any(map(is_reduction, stage.inputs()))  # then it is made along with what it reads
+        cheap = not (is_reduction(stage) or of_rows or stage.is_recurrence or is_expensive(stage))
+        for_operands = readers and all(t in (*operands, *done) for t in readers)
+        if for_operands and cheap and stage not in (*operands, *schedule.kernel.outputs):
+            schedule.compute_inline(stage)
+            done.append(stage)
+    return done
+
+
 class _Tiling(Deciding):
     def __init__(self, schedule: Schedule, stages: Sequence[Tensor], product: Product, target: Target) -> None:
         super().__init__(schedule, product.tensor)
@@ -113,12 +129,13 @@ class _Tiling(Deciding):
         self.final = _epilogue(schedule, stages, product)
         self.tile = self._choose_tile()
         element_bytes = product.left.dtype.bytes
-        lengths = [n // element_bytes for n in _STEP_BYTES if product.depth % (n // element_bytes) == 0]
+        depth = wrap(product.depth)
+        lengths = [n for n in (x // element_bytes for x in _STEP_BYTES) if simplify(depth % n) == const(0)]
         self.step = self._decide("step", min(lengths, key=lambda n: abs(n * element_bytes - _OWN_STEP_BYTES)), lengths)
 
     def apply(self) -> frozenset[Tensor]:
         product = self.product
-        inlined = self._inline_operands()
+        inlined = inline_operands(self.schedule, self.stages, (product.left, product.right))
         block = self._tile_result()
         step = self._accumulate(block)
         for operand in (product.left, product.right):
@@ -135,19 +152,6 @@ class _Tiling(Deciding):
         slot = self.step * (tile.rows * product.left.dtype.bytes + tile.columns * product.right.dtype.bytes)
         count = constant(self.schedule.extent(step)) or max(_STAGES)
         return max(n for n in _STAGES if n <= count and (n <= 2 or n * slot <= _SHARED_BYTES))
-
-    def _inline_operands(self) -> list[Tensor]:
-        """Make what only the operands read, and what is cheap (zeros around an image), where they are copied."""
-        schedule, operands = self.schedule, (self.product.left, self.product.right)
-        done: list[Tensor] = []
-        for stage in reversed(self.stages):
-            readers = [t for t in self.stages if stage in t.inputs()]
-            cheap = not is_reduction(stage) and not stage.is_recurrence and not is_expensive(stage)
-            for_operands = readers and all(t in (*operands, *done) for t in readers)
-            if for_operands and cheap and stage not in (*operands, *schedule.kernel.outputs):
-                schedule.compute_inline(stage)
-                done.append(stage)
-        return done
 
     def _choose_tile(self) -> BlockTile:
         """The largest tile of which there is one for every multiprocessor, or else that of which there are most."""

@@ -14,6 +14,8 @@ from polycomp.schedules.library.analysis import as_contraction, computed, is_red
 from polycomp.schedules.library.collapse import collapse
 from polycomp.schedules.library.gpu.groups import reads_along
 from polycomp.schedules.library.gpu.products import Product, as_products
+from polycomp.schedules.library.gpu.scores import Attention, as_attention
+from polycomp.schedules.library.gpu.tiles import best_tile
 from polycomp.schedules.library.prepare import inline_cheap
 from polycomp.schedules.library.reduction import main_stages
 from polycomp.target import Target
@@ -24,12 +26,15 @@ _LARGEST_BODY = 256  # expression nodes of an element that is made by one thread
 
 def prepare(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], target: Target
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Product, ...]]:
-    """Equal outputs and inputs, ready to be scheduled, and what of them are products of matrices: memory stays the
-    same, shapes do not."""
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Product | Attention, ...]]:
+    """Equal outputs and inputs, ready to be scheduled, and what of them are products of matrices, or two of these with
+    what is between them: memory stays the same, shapes do not."""
     if any(t.is_recurrence for t in computed(outputs)):
         return tuple(outputs), tuple(inputs), ()
     merged_outputs, merged_inputs = _merged(_without_single_points(_with_axes(outputs)), inputs)
+    attention = as_attention(merged_outputs)
+    if attention is not None and best_tile(attention, target) is not None:
+        return attention.outputs, merged_inputs, (attention,)
     merged_outputs, products = as_products(merged_outputs, target.cores)
     return merged_outputs, merged_inputs, products
 
@@ -39,8 +44,10 @@ def _merged(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[tuple[
     stages = computed(plain)
     if not any(map(is_reduction, stages)):
         return collapse(_inlined(plain), inputs)
-    if any(as_contraction(t) is not None for t in stages) or not any(map(reads_along, stages)):
+    if not any(map(reads_along, stages)):
         return collapse(plain, inputs)
+    if any(as_contraction(t) is not None for t in stages):
+        return collapse(_with_shared(outputs), inputs)
     return collapse(_with_copies(_with_shared(outputs)), inputs)
 
 

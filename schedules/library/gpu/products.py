@@ -18,6 +18,7 @@ from polycomp.expr import (
     Cast,
     Compare,
     Expr,
+    Interval,
     Load,
     Reduce,
     Select,
@@ -46,8 +47,9 @@ STEP_BYTES = 32
 
 _FEWEST = 4  # rows, or columns, of what is worth tiles
 _SMALL_TILE = 32  # rows and columns of the tiles that most multiprocessors have one of
-_LONG_PART = 256  # steps of a part of a sum, at least
+_LONG_PART = 128  # steps of a part of a sum, at least
 _MOST_PARTS = 16
+_UNKNOWN_STEPS = 2  # times so many steps are what a sum's length is a multiple of, if it is only known at run time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +70,13 @@ class Product:
     columns: tuple[int, ...]
 
     @property
-    def depth(self) -> int:
+    def operands(self) -> tuple[Tensor, ...]:
+        return (self.left, self.right)
+
+    @property
+    def depth(self) -> Dim:
         """Steps of the sum."""
-        extent = constant(self.tensor.reduce_axes[0].extent)
-        assert extent is not None
-        return extent
+        return as_dim(simplify(wrap(self.tensor.reduce_axes[0].extent)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +118,7 @@ def _splits(tensor: Tensor, parts: _Parts, cores: int) -> int:
     tiles = [-(-_count(tensor, role) // _SMALL_TILE) for role in (parts.rows, parts.columns)]
     blocks = math.prod(tiles) * max(1, _count(tensor, parts.batch))
     depth = constant(_extent([a.extent for a in tensor.reduce_axes]))
-    assert depth is not None
-    return max(1, min(cores // blocks, depth // _LONG_PART, _MOST_PARTS))
+    return 1 if depth is None else max(1, min(cores // blocks, depth // _LONG_PART, _MOST_PARTS))
 
 
 def _parts(tensor: Tensor) -> _Parts | None:
@@ -124,7 +127,7 @@ def _parts(tensor: Tensor) -> _Parts | None:
         return None
     assert isinstance(tensor.body, Reduce) and isinstance(tensor.body.operand, Binary)
     operands = (tensor.body.operand.left, tensor.body.operand.right)
-    if any(constant(a.extent) is None for a in tensor.reduce_axes):
+    if any(constant(a.extent) is None for a in tensor.reduce_axes[1:]):
         return None
     right, left = operands if _source(operands[0]) == contraction.vector else operands[::-1]
     rows, columns = _own(tensor, left, right), _own(tensor, right, left)
@@ -173,7 +176,8 @@ def _product(tensor: Tensor, parts: _Parts, splits: int) -> tuple[Product, Tenso
     step = STEP_BYTES // min(_unconverted(e).dtype.bytes for e in (parts.left, parts.right))
     depth = _extent([a.extent for a in tensor.reduce_axes])
     part = Axis("part", extent=splits)
-    steps = _Steps(depth, _rounded(-(-int(depth) // splits), step), part if splits > 1 else None)  # type: ignore[arg-type]
+    length = _rounded(-(-depth // splits), step) if isinstance(depth, int) else _rounded(depth, _UNKNOWN_STEPS * step)
+    steps = _Steps(depth, length, part if splits > 1 else None)
     left = _operand(tensor, parts.left, parts.rows, batch, steps, "left")
     right = _operand(tensor, parts.right, parts.columns, batch, steps, "right")
     outer = [part, *batch] if splits > 1 else batch
@@ -283,16 +287,26 @@ def vector_width(operand: Tensor, most: int) -> int:
                 return 1
             ends.append(end)
         element = element.on_true
-    if not isinstance(element, Load):
-        return 1
+    widths = [w for w in (most >> i for i in range(most.bit_length())) if w > 1]
+    fitting = (w for w in widths if all(end % w == 0 for end in ends) and _is_vector(element, operand.axes, w))
+    return next(fitting, 1) if isinstance(element, Load) else 1
+
+
+def _is_vector(element: Expr, axes: Sequence[Axis], width: int) -> bool:
+    """Whether ``width`` neighbours along the last axis, from a multiple of it on, lie at such a place in memory."""
+    assert isinstance(element, Load)
+    *outer, last = axes
+    extent = constant(last.extent)
+    if extent is None or extent % width:
+        return False
+    vector, lane = Axis("vector", extent=extent // width), Axis("lane", extent=width)
+    ranges: dict[Var, Interval] = dict.fromkeys(outer, (0, None))
+    ranges |= {vector: (0, extent // width - 1), lane: (0, width - 1)}
     flat: Expr = const(0)
-    for index, extent in zip(element.indices, element.source.shape, strict=True):
-        flat = flat * extent + index
-    found = linear_in(simplify(flat, dict.fromkeys(operand.axes, (0, None))), last)
-    if found is None or found[0] != 1:
-        return 1
-    steps = [step for step, _ in terms(found[1])]
-    return math.gcd(most, constant(last.extent) or most, *steps, *ends)
+    for index, size in zip(element.indices, element.source.shape, strict=True):
+        flat = flat * size + substitute(index, {last: vector * width + lane})
+    found = linear_in(simplify(flat, ranges), lane)
+    return found is not None and found[0] == 1 and all(step % width == 0 for step, _ in terms(found[1]))
 
 
 def _end_along(condition: Expr, axis: Axis) -> int | None:
