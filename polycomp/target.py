@@ -9,6 +9,7 @@ import os
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from polycomp.errors import InputError, TargetError
 
@@ -258,7 +259,7 @@ def _x86_64(flags: frozenset[str]) -> Target:
         features = {f for f in features if not f.startswith("avx512")}
     wide = "avx512f" in features
     vector_bytes = 64 if wide else 32 if "avx2" in features else 16
-    target = Target(
+    return Target(
         kind="cpu",
         triple="x86_64-unknown-linux-gnu",
         cpu="x86-64",
@@ -267,8 +268,8 @@ def _x86_64(flags: frozenset[str]) -> Target:
         vector_registers=32 if wide else 16,
         cores=available_cores(),
         fma_units=fma_units(_cpuinfo(), vector_bytes),
+        **_cache_sizes(),
     )
-    return dataclasses.replace(target, **_cache_sizes())
 
 
 def _aarch64(cpu: str) -> Target:
@@ -312,7 +313,7 @@ def _cgroup_cpu_quota() -> int | None:
     return -(-int(quota) // int(period))
 
 
-def _cache_sizes() -> dict[str, int]:
+def _cache_sizes() -> dict[str, Any]:
     """Data cache sizes of CPU 0 in bytes, as sysfs gives them; absent levels keep the Target's defaults."""
     sizes: dict[str, int] = {}
     for index in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):

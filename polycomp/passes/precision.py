@@ -324,8 +324,8 @@ class _Planner:
         return negative or found <= {Kept.OPEN, Kept.INTEGERS, Kept.MASK}
 
     def _masked(self, node: Node, misfit: tuple[Kept, str] | None) -> tuple[Kept, str]:
-        """What only softmaxes read may be cut: the lowest number of 16 bits is as good as that of float32, and rows that
-        are such numbers alone are the same."""
+        """What only softmaxes read may be cut: the lowest number of 16 bits is as good as that of float32, and rows of
+        such numbers alone are the same."""
         (value,) = node.outputs
         users = self.editor.users(value)
         alone = bool(users) and not self.editor.is_output(value) and all(u.op == "Softmax" for u in users)

@@ -287,14 +287,14 @@ def vector_width(operand: Tensor, most: int) -> int:
                 return 1
             ends.append(end)
         element = element.on_true
-    widths = [w for w in (most >> i for i in range(most.bit_length())) if w > 1]
-    fitting = (w for w in widths if all(end % w == 0 for end in ends) and _is_vector(element, operand.axes, w))
-    return next(fitting, 1) if isinstance(element, Load) else 1
+    if not isinstance(element, Load):
+        return 1
+    widths = [w for w in (most >> i for i in range(most.bit_length())) if w > 1 and not any(end % w for end in ends)]
+    return next((w for w in widths if _is_vector(element, operand.axes, w)), 1)
 
 
-def _is_vector(element: Expr, axes: Sequence[Axis], width: int) -> bool:
+def _is_vector(element: Load, axes: Sequence[Axis], width: int) -> bool:
     """Whether ``width`` neighbours along the last axis, from a multiple of it on, lie at such a place in memory."""
-    assert isinstance(element, Load)
     *outer, last = axes
     extent = constant(last.extent)
     if extent is None or extent % width:
