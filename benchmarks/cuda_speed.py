@@ -48,7 +48,6 @@ from measure import Array, geometric_mean, relative_error
 import polycomp as pc
 from polycomp.codegen.cuda.nvrtc import find_nvrtc, supported_archs
 from polycomp.errors import PolycompError
-from polycomp.options import Options
 from polycomp.runtime.cuda.cupydevice import open_device
 
 TOLERANCE = {"float32": 1e-3, "tf32": 2e-2, "float16": 3e-2, "bfloat16": 2e-1}
@@ -98,7 +97,9 @@ class Bench:
 
     def compile(self, model: onnx.ModelProto, precision: str) -> Any:
         """A module for this GPU. Raises a PolycompError."""
-        return pc.compile(model, target=self.target, **precision_setting(precision))
+        if precision == "tf32":  # how products of float32 are computed
+            return pc.compile(model, target=f"{self.target},math=tf32")
+        return pc.compile(model, target=self.target, precision=precision)
 
     def race(self, subjects: Mapping[str, Subject]) -> dict[str, float]:
         return race(subjects, self.arguments.rounds)
@@ -107,20 +108,6 @@ class Bench:
         """Whether torch may round operands of float32 for the tensor cores."""
         self.torch.backends.cuda.matmul.allow_tf32 = wanted
         self.torch.backends.cudnn.allow_tf32 = wanted
-
-
-def precision_setting(precision: str) -> dict[str, Any]:
-    """The argument of ``polycomp.compile`` for products in that precision. Raises ValueError when there is none."""
-    if precision == "float32":
-        return {}
-    if not has_precisions():
-        raise ValueError(f"polycomp has no option for {precision}")
-    return {"precision": precision}
-
-
-def has_precisions() -> bool:
-    """Whether polycomp can be told to compute products of float32 in another precision."""
-    return "precision" in {field.name for field in dataclasses.fields(Options)}
 
 
 def told(error: BaseException) -> str:
@@ -183,11 +170,10 @@ def _product_row(bench: Bench, size: int, dtype: str) -> Row:
         a, b = product_operands(size, dtype)
         left, right = torch_operand(bench.torch, a), torch_operand(bench.torch, b)
         subjects = {"torch": torch_product(bench, left, right, dtype)}
-        if dtype != "tf32" or has_precisions():
-            module = bench.compile(matmul_model(a, b), "tf32" if dtype == "tf32" else "float32")
-            ours = Replay(module, {"a": a, "b": b})
-            row |= _checked(bench, ours.outputs["y"], left, right, dtype)
-            subjects["polycomp"] = ours.seconds
+        module = bench.compile(matmul_model(a, b), "tf32" if dtype == "tf32" else "float32")
+        ours = Replay(module, {"a": a, "b": b})
+        row |= _checked(bench, ours.outputs["y"], left, right, dtype)
+        subjects["polycomp"] = ours.seconds
         seconds = bench.race(subjects)
         row |= {name: 2 * size**3 / taken for name, taken in seconds.items()}
         if "polycomp" in seconds:

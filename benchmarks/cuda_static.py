@@ -411,14 +411,12 @@ def find_models(folder: pathlib.Path | None, only: Sequence[str]) -> list[pathli
     return [p for p in paths if not only or any(part in p.stem for part in only)]
 
 
-def make_options(target: str, precision: str | None) -> Options:
-    """Those of a compilation. Raises :class:`PolycompError` for a target, and SystemExit for a precision, that there is
-    not."""
-    if precision is None:
-        return Options(parse_target(target))
-    if "precision" not in {field.name for field in dataclasses.fields(Options)}:
-        raise SystemExit("this polycomp has no option --precision")
-    return Options(parse_target(target), **{"precision": precision})  # type: ignore[arg-type]
+def make_options(target: str, precision: str) -> Options:
+    """Those of a compilation; "tf32" is how products of float32 are computed. Raises :class:`PolycompError` for a
+    target or a precision that there is not."""
+    if precision == "tf32":
+        return Options(parse_target(f"{target},math=tf32"))
+    return Options(parse_target(target), precision=precision)
 
 
 def main() -> int:
@@ -448,7 +446,8 @@ def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--models", type=pathlib.Path, metavar="DIR", help="a folder with more ONNX files")
     add("--only", type=_names, default=[], metavar="NAME,...", help="models whose name contains one of these")
     add("--arch", default="sm_80+sm_90a", help="architectures (sm_80+sm_90a)")
-    add("--precision", help="what products are computed in, as polycomp compile has it")
+    kinds = ["float32", "tf32", "float16", "bfloat16"]
+    add("--precision", choices=kinds, default="float32", help="what products are computed in")
     add("--kernels", action="store_true", help="print a line per function as well")
     add("--json", action="store_true", help="print JSON instead of tables")
     return parser.parse_args(given)

@@ -8,19 +8,24 @@ from collections.abc import Callable, Mapping, Sequence
 from polycomp.errors import NestingError, PlacementError, UnknownLoopError
 from polycomp.expr import (
     Binary,
+    Compare,
+    Const,
     Expr,
     Interval,
     Load,
     Select,
     Var,
+    bounds,
     compare,
     const,
     free_vars,
+    linear_in,
     loads,
     minimum,
     prove,
     simplify,
     substitute,
+    terms,
     transform,
     wrap,
 )
@@ -178,7 +183,7 @@ def compute_at(
         found = tuple(clamp.statement(s) for s in found)
         kernel = stages.with_statements(kernel, {s.name: s for s in found})
     taken = {*loop_names(tree), *(v.name for v in kernel.sizes), *avoid}
-    stage = _stage_over_region(found, region, ranges, taken, frozenset() if overcompute else beyond)
+    stage = _stage_over_region(found, region, ranges, taken, frozenset() if overcompute else beyond, _extents(path))
     origin, shape = tuple(o for o, _ in region), tuple(e for _, e in region)
     if scope is not Scope.WORKSPACE and not all(isinstance(e, int) for e in shape):
         extents, where = (
@@ -264,7 +269,10 @@ def _stage_over_region(
     ranges: Mapping[Var, Interval],
     taken: set[str],
     guarded: frozenset[int],
+    outer: Mapping[Var, Dim],
 ) -> Nodes:
+    """The loops of a stage over a region. Dimensions in ``guarded`` are guarded where the box may reach beyond the
+    tensor; ``outer`` has the extents of the loops around."""
     tensor, last = found[0].tensor, found[-1]
     rank = len(region)
     extents = [*(e for _, e in region), *(a.extent for a in last.iters[rank:])]
@@ -274,8 +282,37 @@ def _stage_over_region(
     point = tuple(simplify(o + v, inner) for (o, _), v in zip(region, names[:rank], strict=True))
     pairs = [(point[d], tensor.shape[d]) for d in sorted(guarded)]
     limits = [simplify(c, inner) for p, n in pairs for c in (compare("ge", p, 0), compare("lt", p, n))]
-    guards = tuple(c for c in limits if prove(c, inner) is not True)
+    guards = tuple(c for c in limits if prove(c, inner) is not True and not holds_to_the_end(c, outer, inner))
     return stages.stage_nest(found, loops, (*point, *names[rank:]), guards)
+
+
+def holds_to_the_end(condition: Expr, loops: Mapping[Var, Dim], ranges: Mapping[Var, Interval]) -> bool:
+    """Whether a condition surely holds in all iterations of ``loops`` of symbolic extents: it is linear in their
+    variables, so that their first or their last iteration is the one to look at, and ``d*(x // d)`` is at most x."""
+    if not isinstance(condition, Compare) or condition.op not in ("lt", "ge"):
+        return False
+    excess = condition.left - condition.right if condition.op == "ge" else condition.right - condition.left - 1
+    for var, extent in loops.items():
+        if isinstance(extent, int) or var not in free_vars(excess):
+            continue
+        linear = linear_in(simplify(excess, ranges), var)
+        if linear is None:
+            return False
+        excess = linear[1] if linear[0] > 0 else linear[1] + (wrap(extent) - 1) * linear[0]
+    total: Expr = const(0)
+    for factor, product in terms(simplify(excess, ranges)):
+        total = total + _as_remainder(factor, product)
+    low = bounds(simplify(total, ranges), ranges)[0]
+    return low is not None and low >= 0
+
+
+def _as_remainder(factor: int, product: Expr) -> Expr:
+    """``factor*product``, a multiple of ``d*(x // d)`` as one of ``x - x % d``."""
+    if isinstance(product, Binary) and product.op == "floordiv" and isinstance(product.right, Const):
+        divisor = int(product.right.value)
+        if divisor > 0 and factor % divisor == 0:
+            return (product.left - product.left % divisor) * (factor // divisor)
+    return product * factor
 
 
 def _extents(path: Sequence[Node]) -> dict[Var, Dim]:

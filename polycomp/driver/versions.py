@@ -10,7 +10,7 @@ import pathlib
 from polycomp.driver.cache import key_of
 
 _BACK = ("dtypes", "expr", "te", "poly", "loops", "schedules", "codegen", "driver.kernel", "driver.device")
-_LIBRARIES = ("islpy", "llvmlite", "nvidia-cuda-nvrtc")
+_LIBRARIES = ("islpy", "llvmlite", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")
 
 
 @functools.cache

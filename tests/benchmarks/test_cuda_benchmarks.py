@@ -186,7 +186,7 @@ def shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 def test_options(static: ModuleType) -> None:
     given = static._arguments(["--only", "bert,vgg", "--arch", "sm_80", "--kernels"])
     assert (given.only, given.arch, given.kernels, given.json) == (["bert", "vgg"], "sm_80", True, False)
-    assert static.make_options("cuda,arch=sm_80", None).target.features == ("sm_80",)
+    assert static.make_options("cuda,arch=sm_80", "float32").target.features == ("sm_80",)
 
 
 # Several samples

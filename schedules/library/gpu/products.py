@@ -40,7 +40,7 @@ from polycomp.schedules.rewrite import as_dim
 from polycomp.te import Axis, Dim, Tensor, topological_order
 
 LARGEST_TILE = 256
-"""Rows and columns of operands are defined up to a multiple of it, so that no tile reaches beyond them."""
+"""Rows and columns of operands are defined so far beyond their end that no tile reaches further."""
 
 STEP_BYTES = 32
 """The sum's length is a multiple of so many bytes of an operand: what an instruction of tensor cores takes."""
@@ -243,7 +243,7 @@ def _operand(
     """The operand, zero where a step or a position is beyond its end."""
     count = _extent([tensor.axes[d].extent for d in axes])
     k = Axis(f"{name}.k", extent=steps.length)
-    p = Axis(f"{name}.p", extent=_rounded(count, LARGEST_TILE))
+    p = Axis(f"{name}.p", extent=_with_tiles(count))
     used = [a for a in batch if depends_on(operand, a)]
     outer = used if steps.part is None else [steps.part, *used]
     own = [Axis(a.name, extent=a.extent) for a in outer]
@@ -328,6 +328,11 @@ def _extent(dims: Sequence[Dim]) -> Dim:
     for dim in dims:
         total = total * dim
     return as_dim(simplify(total))
+
+
+def _with_tiles(count: Dim) -> Dim:
+    """So many positions that no tile reaches beyond them."""
+    return _rounded(count, LARGEST_TILE) if isinstance(count, int) else as_dim(simplify(count + LARGEST_TILE))
 
 
 def _rounded(dim: Dim, multiple: int) -> Dim:
