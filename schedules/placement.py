@@ -247,7 +247,8 @@ def _region(kernel: Kernel, tensor: Tensor, loop: Loop, ranges: Mapping[Var, Int
         for load in loads(statement.value):
             if load.source is tensor:
                 # Simplified: (f // n)*n + f % n is f, whose bounds are those of the loop.
-                indices.append(tuple(simplify(substitute(i, values)) for i in load.indices))
+                within = {**ranges, **{n.var: loop_range(n.extent, ranges) for n in path if isinstance(n, Loop)}}
+                indices.append(tuple(simplify(substitute(i, values), within) for i in load.indices))
                 inner.update({n.var: n.extent for n in path if isinstance(n, Loop)})
     box = required_region(indices, inner, ranges)
     whole = _dimensions_of_itself(tensor)

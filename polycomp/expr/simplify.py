@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from polycomp.dtypes import DType
 from polycomp.expr.nodes import Binary, Compare, Const, Expr, Select, Var, binary, compare, const, to_text
@@ -123,7 +123,7 @@ def _simplify_node(e: Expr, ranges: Ranges, memo: _Memo) -> Expr:
     if not isinstance(e, Binary) or e.dtype is not DType.INT64:
         return e
     if e.op in ("add", "sub", "mul"):
-        return _from_polynomial(_recombine(_polynomial(e)))
+        return _from_polynomial(_recombine(_polynomial(e), ranges))
     if e.op in ("floordiv", "floormod") and isinstance(e.right, Const) and e.right.value > 0:
         return _simplify_division(e.op, e.left, int(e.right.value), ranges)
     if e.op in ("floordiv", "floormod"):
@@ -152,21 +152,42 @@ def _polynomial(e: Expr) -> _Polynomial:
     return {(e,): 1}
 
 
-def _recombine(p: _Polynomial) -> _Polynomial:
+def _recombine(p: _Polynomial, ranges: Ranges) -> _Polynomial:
     """``d*q*(x // d) + q*(x % d)`` is ``q*x``: what fusing two loops of a row-major access leaves behind."""
     for monomial, coefficient in p.items():
         for position, atom in enumerate(monomial):
             if not (isinstance(atom, Binary) and atom.op == "floormod" and isinstance(atom.right, Const)):
                 continue
             divisor = int(atom.right.value)
-            partner = _nested_division(atom.left, divisor) if divisor > 0 else binary("floordiv", *atom.operands)
-            others = monomial[:position] + monomial[position + 1 :]
-            key = tuple(sorted((*others, partner), key=to_text))
-            if p.get(key) == coefficient * divisor:
-                rest = {m: c for m, c in p.items() if m not in (monomial, key)}
-                factor: _Polynomial = {others: coefficient}
-                return _recombine(_add(rest, _multiply(factor, _polynomial(atom.left)), 1))
+            factor: _Polynomial = {monomial[:position] + monomial[position + 1 :]: coefficient}
+            for quotient in _quotients(atom.left, divisor, ranges):
+                parts = _multiply({m: c * divisor for m, c in factor.items()}, _polynomial(quotient))
+                if parts and all(p.get(m) == c for m, c in parts.items()):
+                    rest = {m: c for m, c in p.items() if m != monomial and m not in parts}
+                    return _recombine(_add(rest, _multiply(factor, _polynomial(atom.left)), 1), ranges)
     return p
+
+
+def _quotients(dividend: Expr, divisor: int, ranges: Ranges) -> Iterator[Expr]:
+    """``dividend // divisor`` in the forms that simplifying may have brought it to: common factors cancelled, and a
+    quotient of a quotient, or of a sum with one, made one quotient."""
+    if divisor <= 0:
+        return
+    yield _nested_division(dividend, divisor)
+    yield _simplify_division("floordiv", dividend, divisor, ranges)
+    polynomial = _polynomial(dividend)
+    for monomial, coefficient in polynomial.items():
+        atom = monomial[0] if len(monomial) == 1 and coefficient == 1 else None
+        if (
+            isinstance(atom, Binary)
+            and atom.op == "floordiv"
+            and isinstance(atom.right, Const)
+            and atom.right.value > 0
+        ):
+            inner = int(atom.right.value)
+            others = {m: c * inner for m, c in polynomial.items() if m != monomial}
+            whole = _from_polynomial(_add(_polynomial(atom.left), others, 1))
+            yield _simplify_division("floordiv", whole, inner * divisor, ranges)
 
 
 def _add(a: _Polynomial, b: _Polynomial, sign: int) -> _Polynomial:

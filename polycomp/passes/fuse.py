@@ -20,6 +20,8 @@ from polycomp.passes.sharing import EXPENSIVE, is_light, share_memory
 from polycomp.passes.sites import Sites
 from polycomp.te import Dim
 
+_HALVES = (DType.FLOAT16, DType.BFLOAT16)
+
 _PATIENCE = 10
 """Nodes that an epilogue may grow by while more than one value leaves it."""
 
@@ -67,7 +69,7 @@ def fuse(graph: Graph, options: Options) -> Graph:
             _read_through(partition, node)
     for node in graph.nodes:
         if node.op == "Softmax":
-            _merge_attention(partition, node, sites)
+            _merge_attention(partition, node, sites, _HALVES if options.target.is_gpu else ())
     share_memory(partition, options.target)
     _merge_light(partition)
     groups = [partition.finish(g, _anchor(partition, g)) for g in partition.ordered()]
@@ -162,7 +164,7 @@ def _read_through(partition: Partition, anchor: Node) -> None:
 # Attention: three anchors that become one kernel
 
 
-def _merge_attention(partition: Partition, softmax: Node, sites: Sites) -> None:
+def _merge_attention(partition: Partition, softmax: Node, sites: Sites, narrow: Sequence[DType]) -> None:
     """Merge a softmax over rows with the product that it alone reads and the product that alone reads it, so that the
     matrix of scores between them is never in memory; unless tuning found that three kernels take less time.
 
@@ -171,7 +173,7 @@ def _merge_attention(partition: Partition, softmax: Node, sites: Sites) -> None:
     group = partition.group(softmax)
     first = next((p for v in partition.inputs(group) if (p := _scores(partition, softmax, v)) is not None), None)
     last = _product_of_weights(partition, softmax)
-    if first is None or last is None or not all(_is_batched(partition, n) for n in (first, last)):
+    if first is None or last is None or not all(_is_batched(partition, n, narrow) for n in (first, last)):
         return
     operands = (partition.graph.types[i] for i in (*first.inputs, last.inputs[1]))
     problem = f"attention of {' '.join(map(str, operands))}"
@@ -213,12 +215,12 @@ def _product_of_weights(partition: Partition, softmax: Node) -> Node | None:
     return users[0] if fits and weights not in partition.graph.outputs else None
 
 
-def _is_batched(partition: Partition, product: Node) -> bool:
-    """Whether it multiplies matrices of float32 or float64 by each other, one pair per batch."""
+def _is_batched(partition: Partition, product: Node, narrow: Sequence[DType]) -> bool:
+    """Whether it multiplies matrices of float32, float64 or a ``narrow`` type by each other, one pair per batch."""
     left, right = (_shape(partition, i) for i in product.inputs)
     dtype = partition.graph.types[product.inputs[0]].dtype
     matrices = len(left) == len(right) >= 2 and _same(left[:-2], right[:-2])
-    return matrices and dtype in (DType.FLOAT32, DType.FLOAT64) and 1 not in (*left[-2:], right[-1])
+    return matrices and dtype in (DType.FLOAT32, DType.FLOAT64, *narrow) and 1 not in (*left[-2:], right[-1])
 
 
 def _moves_rows(partition: Partition, node: Node) -> bool:

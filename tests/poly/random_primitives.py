@@ -156,9 +156,9 @@ _PRIMITIVES: Sequence[Primitive] = (
 )  # fmt: skip
 
 _ALL: Sequence[Primitive] = (
-    *_PRIMITIVES, _dot, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _pad_storage, _bind, _compute_root, _tile, _serial,
-    _reorder, _parallel, _parallel, _vectorize, _compute_with, _compute_with, _compute_with, _fold_storage, _fold_storage,
-    _fold_storage,
+    *_PRIMITIVES, _dot, _pad, _peel, _skew, _skew, _skew, _unroll_and_jam, _pad_storage, _bind, _compute_root, _tile,
+    _serial, _reorder, _parallel, _parallel, _vectorize, _compute_with, _compute_with, _compute_with, _fold_storage,
+    _fold_storage, _fold_storage,
 )  # fmt: skip
 
 

@@ -20,7 +20,17 @@ from polycomp.schedules.library.gpu.contraction import inline_operands
 from polycomp.schedules.library.gpu.products import Product, vector_width
 from polycomp.schedules.library.gpu.rows import Lanes, Partials, split_sum
 from polycomp.schedules.library.gpu.scores import Attention
-from polycomp.schedules.library.gpu.tiles import LANE_COLUMNS, LANE_ROWS, ROWS, Part, Tile, best_tile, padding, tile_of
+from polycomp.schedules.library.gpu.tiles import (
+    LANE_COLUMNS,
+    LANE_ROWS,
+    ROWS,
+    Part,
+    Tile,
+    best_tile,
+    operand_padding,
+    padding,
+    tile_of,
+)
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Tensor
@@ -76,7 +86,7 @@ class _Scheduling(Deciding):
     def _choose_tile(self) -> Tile:
         attention, target = self.attention, self.target
         own = best_tile(attention, target)
-        assert own is not None  # as fits has it
+        assert own is not None  # else it is prepared as something else
         possible = {rows: tile for rows in ROWS if (tile := tile_of(attention, target, rows)) is not None}
         rows = self._decide("rows", own.rows, list(possible))
         return possible[rows]
@@ -176,7 +186,8 @@ class _Scheduling(Deciding):
         """Copy a step's part of an operand to shared memory, all threads together."""
         schedule = self.schedule
         *_, outer, inner = schedule.compute_at(operand, steps, Scope.SHARED)
-        self._pad(operand)
+        extra = operand_padding(operand, product, self.parts[product.tensor])
+        schedule.pad_storage(operand, operand.rank - 1, extra)
         width = vector_width(operand, self.target.vector_bytes // operand.dtype.bytes)
         loop, lanes = schedule.split(schedule.fuse(outer, inner), width)
         rounds, threads = schedule.split(loop, self.tile.threads)
@@ -184,9 +195,6 @@ class _Scheduling(Deciding):
         schedule.bind(threads, "thread")
         schedule.unroll(rounds)
         schedule.vectorize(lanes)
-
-    def _pad(self, tensor: Tensor) -> None:
-        self.schedule.pad_storage(tensor, tensor.rank - 1, padding(tensor))
 
     # ------------------------------------------------------------------ rows
 
@@ -200,9 +208,11 @@ class _Scheduling(Deciding):
         return Lanes(threads, widths[0] if widths else 1)
 
     def _choose_inlined(self) -> list[Tensor]:
-        """The stages between scores and weights that are made where they are read."""
-        stages = self.attention.stages[1:-1]
-        return [t for t in stages if not is_reduction(t) and not (is_expensive(t) and len(self._users(t)) > 1)]
+        """The stages between scores and weights that are made where they are read: all but what is expensive, and read
+        again along a row."""
+        scores, *stages, _ = self.attention.stages
+        again = [t for t in stages if is_expensive(t) and len(self._users(t)) > 1 and t.rank == scores.rank]
+        return [t for t in stages if not is_reduction(t) and t not in again]
 
     def _users(self, stage: Tensor) -> list[Tensor]:
         return [t for t in self.attention.stages if stage in t.inputs()]
@@ -218,7 +228,7 @@ class _Scheduling(Deciding):
         """Compute the weights of a tile in shared memory; returns the loop over rows, side by side, of the tile."""
         schedule, weights = self.schedule, self.attention.weights
         *outer, row, key = schedule.compute_at(weights, block, Scope.SHARED)
-        self._pad(weights)
+        schedule.pad_storage(weights, weights.rank - 1, padding(weights))
         rounds, row = schedule.split(row, self.tile.threads // self.lanes.threads)
         self._walk(weights, [*outer, rounds, row, key])
         return rounds
@@ -267,7 +277,7 @@ class _Scheduling(Deciding):
         schedule, scores = self.schedule, self.attention.scores
         part = self.parts[self.attention.first.tensor]
         *outer, row, key = schedule.compute_at(scores, block, Scope.SHARED)
-        self._pad(scores)
+        schedule.pad_storage(scores, scores.rank - 1, padding(scores))
         keys, key = schedule.split(key, part.columns)
         *_, last = self._share_out(part, [*outer, keys], row, key)
         schedule.vectorize(last)

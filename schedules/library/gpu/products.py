@@ -117,7 +117,7 @@ def _splits(tensor: Tensor, parts: _Parts, cores: int) -> int:
     """How many parts a sum is made of."""
     tiles = [-(-_count(tensor, role) // _SMALL_TILE) for role in (parts.rows, parts.columns)]
     blocks = math.prod(tiles) * max(1, _count(tensor, parts.batch))
-    depth = constant(_extent([a.extent for a in tensor.reduce_axes]))
+    depth = constant(extent_of([a.extent for a in tensor.reduce_axes]))
     return 1 if depth is None else max(1, min(cores // blocks, depth // _LONG_PART, _MOST_PARTS))
 
 
@@ -174,7 +174,7 @@ def _product(tensor: Tensor, parts: _Parts, splits: int) -> tuple[Product, Tenso
     """The product, and the tensor that reads it in place of the contraction."""
     batch = [tensor.axes[d] for d in parts.batch]
     step = STEP_BYTES // min(_unconverted(e).dtype.bytes for e in (parts.left, parts.right))
-    depth = _extent([a.extent for a in tensor.reduce_axes])
+    depth = extent_of([a.extent for a in tensor.reduce_axes])
     part = Axis("part", extent=splits)
     length = _rounded(-(-depth // splits), step) if isinstance(depth, int) else _rounded(depth, _UNKNOWN_STEPS * step)
     steps = _Steps(depth, length, part if splits > 1 else None)
@@ -200,7 +200,7 @@ def _in_parts(
 ) -> tuple[Product, Tensor]:
     """A product whose ``part`` is its first axis: its results are stored, each element once, and summed by whoever
     reads the contraction."""
-    extents = [_extent([tensor.axes[d].extent for d in role]) for role in (parts.rows, parts.columns)]
+    extents = [extent_of([tensor.axes[d].extent for d in role]) for role in (parts.rows, parts.columns)]
     axes = [Axis(a.name, extent=a.extent) for a in product.axes[:-2]]
     axes += [Axis(name, extent=n) for name, n in zip("mn", extents, strict=True)]
     shape = tuple(a.extent for a in axes)
@@ -241,7 +241,7 @@ def _operand(
     tensor: Tensor, operand: Expr, axes: Sequence[int], batch: Sequence[Axis], steps: _Steps, name: str
 ) -> _Operand:
     """The operand, zero where a step or a position is beyond its end."""
-    count = _extent([tensor.axes[d].extent for d in axes])
+    count = extent_of([tensor.axes[d].extent for d in axes])
     k = Axis(f"{name}.k", extent=steps.length)
     p = Axis(f"{name}.p", extent=_with_tiles(count))
     used = [a for a in batch if depends_on(operand, a)]
@@ -249,7 +249,7 @@ def _operand(
     own = [Axis(a.name, extent=a.extent) for a in outer]
     number: Expr = k if steps.part is None else own[0] * steps.length + k
     values: dict[Var, Expr] = dict(zip(outer, own, strict=True))
-    values |= _digits([tensor.axes[d] for d in axes], p) | _digits(tensor.reduce_axes, number)
+    values |= digits([tensor.axes[d] for d in axes], p) | digits(tensor.reduce_axes, number)
     element = substitute(_unconverted(operand), values)
     last = (p, k) if _are_neighbours(element, k, p) else (k, p)
     covered = wrap(steps.length) if steps.part is None else wrap(steps.part.extent) * steps.length
@@ -323,7 +323,7 @@ def _flat(load: Load, values: Mapping[Var, Expr]) -> int | None:
     return constant(total)
 
 
-def _extent(dims: Sequence[Dim]) -> Dim:
+def extent_of(dims: Sequence[Dim]) -> Dim:
     total: Expr = wrap(1)
     for dim in dims:
         total = total * dim
@@ -347,7 +347,7 @@ def _number(tensor: Tensor, axes: Sequence[int]) -> Expr:
     return number
 
 
-def _digits(axes: Sequence[Axis], number: Expr) -> dict[Var, Expr]:
+def digits(axes: Sequence[Axis], number: Expr) -> dict[Var, Expr]:
     """The positions along each of ``axes`` at ``number`` along all of them."""
     values: dict[Var, Expr] = {}
     for d, axis in reversed(list(enumerate(axes))):

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from polycomp.expr import (
+    Cast,
     Compare,
     Expr,
     Load,
@@ -25,11 +26,8 @@ from polycomp.expr import (
     transform,
     wrap,
 )
-from polycomp.schedules.library.analysis import computed, constant, depends_on
-from polycomp.schedules.library.gpu.products import Product, as_products
-from polycomp.schedules.library.gpu.products import _digits as digits
-from polycomp.schedules.library.gpu.products import _extent as extent_of
-from polycomp.schedules.library.gpu.products import _unconverted as unconverted
+from polycomp.schedules.library.analysis import as_contraction, computed, constant, depends_on
+from polycomp.schedules.library.gpu.products import Product, as_products, digits, extent_of
 from polycomp.te import Axis, Tensor, reduce_identity
 
 KEYS = 32
@@ -79,8 +77,10 @@ class _OtherKernelError(Exception):
 
 def as_attention(outputs: Sequence[Tensor]) -> Attention | None:
     """A kernel as an attention over a known number of keys, or None when it is something else."""
+    if len(outputs) != 1 or sum(as_contraction(t) is not None for t in computed(outputs)) != 2:
+        return None
     made, products = as_products(outputs)
-    if len(products) != 2 or len(made) != 1:
+    if len(products) != 2:
         return None
     try:
         return _Rewriting(made[0], *products).apply()
@@ -120,6 +120,7 @@ class _Rewriting:
         self.roles: dict[Tensor, tuple[int | None, ...]] = {first.result: tuple(range(len(axes)))}
         self.bodies: dict[Tensor, Expr] = {first.result: self.product}
         self.own = {first.tensor}
+        self.neutral = ""  # the reduction of which the scores beyond the last key change nothing
 
     def apply(self) -> Attention:
         for stage in self._between():
@@ -174,9 +175,8 @@ class _Rewriting:
 
     def _is_early(self, stage: Tensor) -> bool:
         """Whether a stage is made of the first product at its own point, without a reduction."""
-        return all(load.source not in self.roles for load in loads(self.bodies[stage])) and not isinstance(
-            self.bodies[stage], Reduce
-        )
+        body = self.bodies[stage]
+        return not isinstance(body, Reduce) and all(load.source not in self.roles for load in loads(body))
 
     def _over_rows(self, stage: Tensor) -> Expr:
         """The definition of a stage in terms of the new axes."""
@@ -236,9 +236,9 @@ class _Rewriting:
         reductions = [body for body in late.values() if isinstance(body, Reduce)]
         _check(bool(reductions))
         first, axes = reductions[0], (*self.batch, self.row, self.key)
-        for element in (unconverted(first.operand), self.product):
-            is_whole = unconverted(first.operand) == element and element.dtype.is_float
-            end = reduce_identity(first.op, element.dtype) if is_whole else const(0, element.dtype)
+        for element in (_narrow(first.operand), self.product):
+            self.neutral = first.op if _narrow(first.operand) == element and element.dtype.is_float else ""
+            end = reduce_identity(first.op, element.dtype) if self.neutral else const(0, element.dtype)
             scores = _tensor(self.first.result, axes, self._inside(element, end, keys=True))
             self.own.add(scores)
             changed = {stage: _replaced(body, element, Load(scores, axes)) for stage, body in late.items()}
@@ -254,9 +254,9 @@ class _Rewriting:
 
         body = transform(body, relocate)
         if isinstance(body, Reduce):
-            known = unconverted(body.operand) == Load(scores, scores.axes)
-            end = reduce_identity(body.op, body.dtype)
-            body = Reduce(body.op, self._inside(body.operand, end, keys=not known), body.axes)
+            neutral = body.op == self.neutral and _narrow(body.operand) == Load(scores, scores.axes)
+            operand = self._inside(body.operand, reduce_identity(body.op, body.dtype), keys=not neutral)
+            body = Reduce(body.op, operand, body.axes)
             return _tensor(old, (*self.batch, self.row), body)
         body = self._inside(body, const(0, body.dtype), keys=old is self.second.left)
         return _tensor(old, self._point(old), body)
@@ -311,6 +311,13 @@ class _Rewriting:
 def _body(tensor: Tensor) -> Expr:
     assert tensor.body is not None
     return tensor.body
+
+
+def _narrow(e: Expr) -> Expr:
+    """What is stored to have ``e`` where it is read: what was narrow before it was converted."""
+    while isinstance(e, Cast) and e.operand.dtype.bytes < e.dtype.bytes:
+        e = e.operand
+    return e
 
 
 def _tensor(old: Tensor, axes: Sequence[Axis], body: Expr) -> Tensor:

@@ -26,6 +26,7 @@ _THREADS_PER_ROW = 4
 _MOST_SUMS = 64  # of a thread
 _MOST_OWN_ROWS = 32  # of a warp on tensor cores
 _BANK_ROW = 16  # bytes by which rows in shared memory are longer than their elements, to be in other banks
+_TURNED_BANK_ROW = 32  # of which a warp on tensor cores reads the same columns of several
 _STAGES = (2, 3, 4)
 _LENGTHS = ((256, 64, 32), (256, 64, 16), (256, 32, 16), (128, 64, 16), (128, 32, 16), (64, 32, 16))
 """Columns that a block sums at once, bytes of a key and keys for whose values it copies at once, the best first."""
@@ -90,7 +91,7 @@ def tile_of(attention: Attention, target: Target, rows: int) -> Tile | None:
     """The best tile of so many rows, or None when it does not fit shared memory."""
     many = _blocks(attention, rows) >= _MANY * target.cores
     depth = constant(attention.first.depth) or 0
-    for limit in (_MANY_BYTES, _MOST_BYTES) if many else (_MOST_BYTES,):
+    for limit in (_MANY_BYTES, _SEVERAL_BYTES, _MOST_BYTES) if many else (_MOST_BYTES,):
         for columns, key_bytes, keys in _LENGTHS:
             step = key_bytes // attention.first.left.dtype.bytes
             if depth % step == 0:
@@ -102,27 +103,34 @@ def tile_of(attention: Attention, target: Target, rows: int) -> Tile | None:
 
 def shared_bytes(attention: Attention, tile: Tile) -> int:
     """Of a block."""
-    stored = sum(tile.rows * row_bytes(attention.keys, t) for t in (attention.scores, attention.weights))
+    held = (attention.scores, attention.weights)
+    stored = sum(tile.rows * (attention.keys + padding(t)) * t.dtype.bytes for t in held)
     sums = sum(tile.threads * t.dtype.bytes for t in attention.stages if is_reduction(t))
     first, second = attention.first, attention.second
-    copied = _slot(first.right, tile.first.columns, first, tile.first) + _slot(first.left, tile.rows, first, tile.first)
-    return stored + sums + copied + _slot(second.right, tile.second.columns, second, tile.second)
+    copied = _slots(first.right, tile.first.columns, first, tile.first)
+    copied += _slots(first.left, tile.rows, first, tile.first)
+    return stored + sums + copied + _slots(second.right, tile.second.columns, second, tile.second)
 
 
 def padding(tensor: Tensor) -> int:
-    """Elements by which rows in shared memory are longer, to be in other banks than their neighbours."""
+    """Elements by which rows in shared memory are longer."""
     return _BANK_ROW // tensor.dtype.bytes
 
 
-def row_bytes(elements: int, tensor: Tensor) -> int:
-    return (elements + padding(tensor)) * tensor.dtype.bytes
+def operand_padding(operand: Tensor, product: Product, part: Part) -> int:
+    """The same of what is copied of an operand."""
+    if are_steps_last(product, operand):
+        return padding(operand)
+    if not part.tensor:  # all threads read from one row at a time
+        return 0
+    return max(_BANK_ROW, _TURNED_BANK_ROW if operand.dtype.bytes == 4 else 0) // operand.dtype.bytes
 
 
-def _slot(operand: Tensor, count: int, product: Product, part: Part) -> int:
+def _slots(operand: Tensor, count: int, product: Product, part: Part) -> int:
     """What all stages take of an operand, of which there are ``count`` rows, or columns."""
-    last = are_steps_last(product, operand)
-    one = count * row_bytes(part.step, operand) if last else part.step * row_bytes(count, operand)
-    return one * min(part.stages, _steps(product, part))
+    rows, length = (count, part.step) if are_steps_last(product, operand) else (part.step, count)
+    stages = min(part.stages, _steps(product, part))
+    return stages * rows * (length + operand_padding(operand, product, part)) * operand.dtype.bytes
 
 
 def _steps(product: Product, part: Part) -> int:
