@@ -15,12 +15,16 @@ from polycomp.expr import Interval, Var
 from polycomp.loops import LoopNest, lower_kernel
 from polycomp.loops.program import Workspace
 from polycomp.poly.kernel import Kernel
-from polycomp.poly.legality import ViolationKind, explain, verify_kernel
+from polycomp.poly.legality import DEFAULT_QUOTA, ViolationKind, explain, verify_kernel
 from polycomp.schedules.library import schedule_kernel
 from polycomp.target import Target
 from polycomp.te import Tensor
 
 _LIBRARY = Decisions()  # all left to the schedule library
+
+_GPU_QUOTA = 30_000
+"""Operations of isl for the proof of a kernel for GPUs. Loops over threads that are made of several axes leave
+quotients of quotients, on which isl takes minutes for what it does not decide in a moment."""
 
 
 class KernelTask(NamedTuple):
@@ -108,13 +112,13 @@ def loop_nest(
         except (CompileError, ScheduleError) as error:
             refused, decisions = str(error), _LIBRARY
     kernel = schedule_kernel(*definition, decisions)
-    _verify(kernel)
+    _verify(kernel, quota=_GPU_QUOTA if target.is_gpu else DEFAULT_QUOTA)
     return lower_kernel(kernel), refused
 
 
-def _verify(kernel: Kernel, needs_proof: bool = False) -> None:
+def _verify(kernel: Kernel, needs_proof: bool = False, quota: int = DEFAULT_QUOTA) -> None:
     """Refuse a schedule that is surely wrong. One that isl cannot decide in its time is no reason to fail: the
     library's schedules are legal by construction, and this finds where they are not. Others need proof."""
-    violation = verify_kernel(kernel).violation
+    violation = verify_kernel(kernel, quota).violation
     if violation is not None and (needs_proof or violation.kind is not ViolationKind.UNKNOWN):
         raise CompileError(f"its schedule is illegal: {explain(violation)}")

@@ -1,7 +1,6 @@
 """All operators for GPUs, executed on the CPU with the threads forwards and backwards.
 
-Of the onnx package's cases, and of layers in other element types than float32, a quarter runs, always the same;
-``--all-conformance`` runs all.
+Of the onnx package's cases a quarter runs, and a share of the layers, always the same; ``--all-conformance`` runs all.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from cuda_harness.model import run_on_harness
 from device_models import Array, Check, Trial, difference, expect_right
 from gpu_machine import needs_harness
 from half_models import HALVES, as_half, with_halves
-from layers import LAYERS, NUMPY, trial_of
+from layers import LAYERS, trial_of
 from onnx import TensorProto
 from onnx_cases import Case, node_families, node_family, stored_cases
 from test_onnx_cases import DIFFERENT, HALF_TOLERANCE
@@ -28,7 +27,9 @@ from polycomp.errors import ExecutionError
 pytestmark = needs_harness
 
 _SHARE, _MOST = 4, 12
-"""One of so many runs; and no more of a family."""
+"""One of so many cases runs; and no more of a family."""
+_LAYERS = {"float": 2, "float16": 5, "bfloat16": 8, "double": 10}
+"""One of so many layers runs, by element type."""
 _LAYERS_TOGETHER = 11
 
 
@@ -42,14 +43,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _groups_of_layers(everything: bool) -> Iterator[tuple[str, list[str]]]:
     """Names of layers by element type, several that are compiled together."""
-    for dtype in NUMPY:
-        names = [name for name in LAYERS if everything or dtype == "float" or _is_chosen(f"{dtype} {name}")]
+    for dtype, share in _LAYERS.items():
+        names = [name for name in LAYERS if everything or _is_chosen(f"{dtype} {name}", share)]
         for first in range(0, len(names), _LAYERS_TOGETHER):
             yield dtype, names[first : first + _LAYERS_TOGETHER]
 
 
-def _is_chosen(name: str) -> bool:
-    return zlib.crc32(name.encode()) % _SHARE == 0
+def _is_chosen(name: str, share: int = _SHARE) -> bool:
+    return zlib.crc32(name.encode()) % share == 0
 
 
 # The onnx package's cases
