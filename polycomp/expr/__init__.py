@@ -32,7 +32,7 @@ from polycomp.expr.nodes import (
     unary,
     wrap,
 )
-from polycomp.expr.simplify import Interval, Ranges, bounds, linear_in, prove, simplify, terms
+from polycomp.expr.simplify import Interval, Ranges, bounds, linear_in, prove, quotients, simplify, terms
 from polycomp.expr.visit import free_vars, loads, rebuild, substitute, transform, walk
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "ne",
     "node",
     "prove",
+    "quotients",
     "rebuild",
     "select",
     "simplify",

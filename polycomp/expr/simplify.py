@@ -160,7 +160,7 @@ def _recombine(p: _Polynomial, ranges: Ranges) -> _Polynomial:
                 continue
             divisor = int(atom.right.value)
             factor: _Polynomial = {monomial[:position] + monomial[position + 1 :]: coefficient}
-            for quotient in _quotients(atom.left, divisor, ranges):
+            for quotient in quotients(atom.left, divisor, ranges):
                 parts = _multiply({m: c * divisor for m, c in factor.items()}, _polynomial(quotient))
                 if parts and all(p.get(m) == c for m, c in parts.items()):
                     rest = {m: c for m, c in p.items() if m != monomial and m not in parts}
@@ -168,9 +168,9 @@ def _recombine(p: _Polynomial, ranges: Ranges) -> _Polynomial:
     return p
 
 
-def _quotients(dividend: Expr, divisor: int, ranges: Ranges) -> Iterator[Expr]:
-    """``dividend // divisor`` in the forms that simplifying may have brought it to: common factors cancelled, and a
-    quotient of a quotient, or of a sum with one, made one quotient."""
+def quotients(dividend: Expr, divisor: int, ranges: Ranges) -> Iterator[Expr]:
+    """``dividend // divisor`` in the forms that :func:`simplify` may have brought it to: common factors cancelled, and
+    a quotient of a quotient, or of a sum with one, made one quotient."""
     if divisor <= 0:
         return
     yield _nested_division(dividend, divisor)

@@ -9,67 +9,66 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from polycomp.expr import Binary, Const, Expr, Interval, Var, free_vars
 from polycomp.poly.leaves import Schedule, Scheduled
-from polycomp.poly.linear import Form, Prover, same, single_atom
+from polycomp.poly.linear import Form, Forms, Prover, same
 from polycomp.poly.tree import Loop
 
 Row = tuple[Form, Form]
 
 
-def _recombined(rows: list[Row]) -> tuple[list[Row], list[tuple[Form, Form]]]:
+@dataclasses.dataclass(frozen=True)
+class _Division:
+    """Row ``quotient`` is ``dividend // divisor`` and row ``remainder`` is ``dividend % divisor``, the latter as
+    ``step * (x % m) + fine`` with ``0 <= fine < step``, where ``dividend`` is ``step * x + fine``."""
+
+    quotient: int
+    remainder: int
+    dividend: Form
+    divisor: int
+    fine: Form
+    step: int
+
+
+def _recombined(rows: list[Row], forms: Forms) -> tuple[list[Row], list[tuple[Form, int]]]:
     """Replace rows ``x // c = s`` and ``x % c = t`` by ``x = c*s + t``, repeatedly.
 
-    The second result lists ``(t, c)``, for which ``0 <= t < c`` must hold when ``t`` is not a remainder itself.
+    The second result lists ``(t, c)``, for which ``0 <= t < c`` must hold for that to be the same.
     """
-    limits: list[tuple[Form, Form]] = []
+    limits: list[tuple[Form, int]] = []
     while True:
-        found = _division_pair(rows)
+        found = _division(rows, forms)
         if found is None:
             return rows, limits
-        i, j, dividend, divisor = found
-        quotient, remainder = rows[i][1], rows[j][1]
-        limits.append((remainder, Form({}, divisor)))
-        merged = (dividend, quotient.scaled(divisor).plus(remainder))
-        rows = [r for k, r in enumerate(rows) if k not in (i, j)] + [merged]
+        quotient, remainder = rows[found.quotient][1], rows[found.remainder][1]
+        limits += [(remainder, found.divisor), (found.fine, found.step)]
+        merged = (found.dividend, quotient.scaled(found.divisor).plus(remainder))
+        rows = [r for k, r in enumerate(rows) if k not in (found.quotient, found.remainder)] + [merged]
 
 
-def _division_pair(rows: Sequence[Row]) -> tuple[int, int, Form, int] | None:
-    divisions: dict[tuple[Expr, Expr], int] = {}
-    for i, (form, _) in enumerate(rows):
-        atom = single_atom(form)
-        if isinstance(atom, Binary) and atom.op == "floordiv" and isinstance(atom.right, Const):
-            divisions[(atom.left, atom.right)] = i
+def _division(rows: Sequence[Row], forms: Forms) -> _Division | None:
     for j, (form, _) in enumerate(rows):
-        atom = single_atom(form)
-        if isinstance(atom, Binary) and atom.op == "floormod" and isinstance(atom.right, Const):
-            i = divisions.get((atom.left, atom.right), -1)
-            if i >= 0:
-                return i, j, _as_form(atom.left), int(atom.right.value)
-            nested = _nested_quotient(atom.left, int(atom.right.value), divisions)
-            if nested >= 0:
-                return nested, j, Form({atom.left: 1}), int(atom.right.value)
+        for atom, step in form.terms.items():
+            if not _is_remainder(atom):
+                continue
+            fine, divisor = form.plus(Form({atom: 1}), -step), _divisor(atom)
+            for quotient in forms.quotients_of(atom.left, divisor):
+                i = next((i for i, (other, _) in enumerate(rows) if i != j and same(other, quotient)), -1)
+                if i >= 0:
+                    dividend = forms.of(atom.left).scaled(step).plus(fine)
+                    return _Division(i, j, dividend, step * divisor, fine, step)
     return None
 
 
-def _nested_quotient(dividend: Expr, divisor: int, divisions: dict[tuple[Expr, Expr], int]) -> int:
-    """The row ``x // (b*c)`` that is the quotient of ``x // b`` by ``c``."""
-    if isinstance(dividend, Binary) and dividend.op == "floordiv" and isinstance(dividend.right, Const):
-        total = Const(int(dividend.right.value) * divisor, dividend.right.dtype)
-        return divisions.get((dividend.left, total), -1)
-    return -1
+def _is_remainder(atom: Expr) -> TypeGuard[Binary]:
+    return isinstance(atom, Binary) and atom.op == "floormod" and isinstance(atom.right, Const)
 
 
-def _as_form(e: Expr) -> Form:
-    """The form of an expression that the simplifier left in normal form."""
-    if isinstance(e, Const):
-        return Form({}, int(e.value))
-    if isinstance(e, Binary) and e.op in ("add", "sub"):
-        return _as_form(e.left).plus(_as_form(e.right), 1 if e.op == "add" else -1)
-    if isinstance(e, Binary) and e.op == "mul" and isinstance(e.right, Const):
-        return _as_form(e.left).scaled(int(e.right.value))
-    return Form({e: 1})
+def _divisor(atom: Binary) -> int:
+    assert isinstance(atom.right, Const)
+    return int(atom.right.value)
 
 
 @dataclasses.dataclass
@@ -96,8 +95,8 @@ class Covering:
         """Whether some execution of the writer has the point ``targets`` (one form per iterator)."""
         if not self.writer.facts_complete:
             return False
-        rows, limits = _recombined(list(zip(self.writer.point, targets, strict=True)))
-        if not all(prover.nonnegative(t) and prover.nonnegative(c.plus(t, -1).add(-1)) for t, c in limits):
+        rows, limits = _recombined(list(zip(self.writer.point, targets, strict=True)), prover.forms)
+        if not all(prover.nonnegative(t) and prover.nonnegative(t.scaled(-1).add(c - 1)) for t, c in limits):
             return False
         digits = [self._split(form, target) for form, target in rows]
         used = [v for row in digits if row is not None for v in row.inner.terms]
@@ -186,12 +185,12 @@ def equal_variables(rows: Sequence[Row], shared: frozenset[Var], prover: Prover)
         before = len(equal)
         for first, second in pending:
             _force(first, second, equal, prover)
-        new = _equal_dividends(equal) - resolved
+        new = _equal_dividends(equal, prover.forms) - resolved
         if len(equal) == before and not new:
             return frozenset(equal)
         resolved |= new
         equal |= {e for e in new if isinstance(e, Binary) and e.op in ("floordiv", "floormod")}
-        pending += [(_as_form(e), _as_form(e)) for e in new]
+        pending += [(prover.forms.of(e), prover.forms.of(e)) for e in new]
 
 
 def _force(first: Form, second: Form, equal: set[Expr], prover: Prover) -> None:
@@ -247,13 +246,14 @@ def _spread(interval: Interval, coefficient: int) -> Interval:
     return (-width, width)
 
 
-def _equal_dividends(equal: set[Expr]) -> set[Expr]:
+def _equal_dividends(equal: set[Expr], forms: Forms) -> set[Expr]:
     """Each ``x`` for which ``x // c`` and ``x % c`` are both equal in the two instances."""
-    found: set[Expr] = set()
-    divisions = {(a.left, a.right): 0 for a in equal if isinstance(a, Binary) and a.op == "floordiv"}
-    for atom in equal:
-        if isinstance(atom, Binary) and atom.op == "floormod" and isinstance(atom.right, Const):
-            nested = _nested_quotient(atom.left, int(atom.right.value), divisions)
-            if (atom.left, atom.right) in divisions or nested >= 0:
-                found.add(atom.left)
-    return found
+    remainders = [atom for atom in equal if _is_remainder(atom)]
+    return {atom.left for atom in remainders if _has_equal_quotient(atom, equal, forms)}
+
+
+def _has_equal_quotient(atom: Binary, equal: set[Expr], forms: Forms) -> bool:
+    return any(
+        all(_is_equal(part, equal) for part in quotient.terms)
+        for quotient in forms.quotients_of(atom.left, _divisor(atom))
+    )

@@ -23,6 +23,7 @@ from polycomp.expr import (
     bounds,
     const,
     free_vars,
+    quotients,
     simplify,
     substitute,
     to_text,
@@ -88,20 +89,13 @@ def same(a: Form, b: Form) -> bool:
     return a.constant == b.constant and a.terms == b.terms
 
 
-def single_atom(form: Form) -> Expr | None:
-    """The atom when ``form`` is just that atom."""
-    if form.constant or len(form.terms) != 1:
-        return None
-    ((atom, coefficient),) = form.terms.items()
-    return atom if coefficient == 1 else None
-
-
 class Forms:
     """Converts int64 expressions to forms, relying on the inclusive bounds ``ranges`` of variables."""
 
     def __init__(self, ranges: Mapping[Var, Interval]) -> None:
         self.ranges = dict(ranges)
         self._known: dict[Expr, Form] = {}
+        self._quotients: dict[tuple[Expr, int], tuple[Form, ...]] = {}
 
     def of(self, e: Expr | int) -> Form:
         if isinstance(e, int):
@@ -115,6 +109,14 @@ class Forms:
     def ranges_of(self, e: Expr) -> Interval:
         """Inclusive bounds of ``e``."""
         return bounds(e, self.ranges)
+
+    def quotients_of(self, dividend: Expr, divisor: int) -> tuple[Form, ...]:
+        """``dividend // divisor``, in all the forms that it may have in an access."""
+        key = (dividend, divisor)
+        if key not in self._quotients:
+            found = (self.of(q) for q in quotients(dividend, divisor, self.ranges))
+            self._quotients[key] = tuple(found)
+        return self._quotients[key]
 
     def _convert(self, e: Expr) -> Form:
         if isinstance(e, Const):
