@@ -234,9 +234,10 @@ def _kernel_cache() -> Cache | None:
 
 
 def _functions(kernel: DeviceKernel, nvdisasm: str | None) -> Iterator[Function]:
-    for arch, resources in kernel.code.resources.items():
-        opcodes = _disassemble(kernel.code.cubins[arch], nvdisasm) if nvdisasm else {}
-        for launch in kernel.launches:
+    for arch, made in kernel.by_architecture.items():
+        resources, cubin = made.code.resources[arch], made.code.cubins[arch]
+        opcodes = _disassemble(cubin, nvdisasm) if nvdisasm else {}
+        for launch in made.launches:
             used = resources[launch.function]
             yield Function(
                 name=launch.function,

@@ -186,7 +186,8 @@ class _GpuCode:
         self._target = target
         with _blaming_the_schedule():
             emitted = emit_cuda(nest, target, kernel.ranges)
-        code = compile_source(full_source(emitted), nest.name, target.features)
+        own = "" if emitted.is_portable else target.cpu
+        code = compile_source(full_source(emitted), nest.name, target.features, own)
         self._device = DeviceKernel(emitted.source, emitted.launches, code, emitted.workspace, nest.sizes)
         self.workspace = emitted.workspace
 

@@ -53,7 +53,8 @@ class Target:
     Of a GPU, ``features`` are the architectures that there is code for ("sm_80"), and ``cpu`` is the oldest of them;
     a vector is what one thread loads at once, ``cores`` are its multiprocessors, ``shared_bytes`` is the shared memory
     that one thread block may have, and the first-level cache is left out; ``tf32`` allows products of float32 on tensor
-    cores, which round their operands to 10 bits of fraction.
+    cores, which round their operands to 10 bits of fraction; ``warpgroups`` allows products of warpgroups, which the
+    one architecture of ``features`` must have.
     """
 
     kind: str  # "cpu" or "cuda"
@@ -69,6 +70,7 @@ class Target:
     fma_units: int = _FMA_UNITS
     shared_bytes: int = 0
     tf32: bool = False
+    warpgroups: bool = False
 
     @property
     def is_gpu(self) -> bool:
@@ -93,11 +95,18 @@ class Target:
         return max(1, self.vector_bytes // element_bytes)
 
     @property
+    def special(self) -> tuple[Target, ...]:
+        """One for each architecture of a GPU target with instructions of its own that kernels can make use of."""
+        if self.warpgroups or WITH_WARPGROUPS not in self.features:
+            return ()
+        return (dataclasses.replace(cuda_target([WITH_WARPGROUPS], self.tf32), warpgroups=True, cores=132),)
+
+    @property
     def key(self) -> str:
         """Text that is equal for two targets exactly when a kernel gets the same code for both."""
         caches = f"{self.l1_bytes}/{self.l2_bytes}/{self.l3_bytes}"
         text = f"{self.triple};{self.cpu};{','.join(self.features)};{caches};{self.cores}"
-        return f"{text};{self.shared_bytes};{self.tf32}" if self.is_gpu else text
+        return f"{text};{self.shared_bytes};{self.tf32};{self.warpgroups}" if self.is_gpu else text
 
     @property
     def module_key(self) -> str:
@@ -140,6 +149,9 @@ _CUDA_SHARED_BYTES = {"sm_80": 163 << 10, "sm_86": 99 << 10, "sm_87": 163 << 10,
     "sm_100": 227 << 10, "sm_103": 227 << 10, "sm_110": 227 << 10, "sm_120": 99 << 10, "sm_121": 99 << 10}  # fmt: skip
 """Bytes of shared memory that a thread block may have, by architecture ("CUDA C++ Programming Guide", compute
 capabilities)."""
+
+WITH_WARPGROUPS = "sm_90a"
+"""The architecture whose warpgroups multiply together."""
 
 CUDA_ARCHITECTURES = ("sm_80", "sm_90a")
 """What is compiled for when no architecture is named: data centres' GPUs; later ones have the PTX."""

@@ -104,6 +104,7 @@ def _allocation(node: Allocate) -> str:
     origin = ", ".join(map(notation, node.origin))
     notes = [] if all(notation(o) == "0" for o in node.origin) else [f"from [{origin}] on"]
     notes += [f"dimension {d} modulo {fold}" for d, fold in enumerate(node.folds) if fold]
+    notes += ["swizzled"] * node.swizzled
     shape = ", ".join(notation(wrap(d)) for d in node.stored_shape)
     comment = f"  # {', '.join(notes)}" if notes else ""
     return f"{node.tensor.name} = {where}({node.tensor.dtype.value}, [{shape}]){comment}"

@@ -1,6 +1,7 @@
 """The primitives that say where tensors are computed and stored.
 
-The examples' tensors are those of :mod:`polycomp.schedules.loop_primitives`.
+The examples' tensors are those of :mod:`polycomp.schedules.loop_primitives`; ``q`` is ``p[i, j] + 1``, and ``p`` is
+``w[i, j] * 2``, for 16 ``i`` and 32 ``j``.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from polycomp.errors import FactorError, PlacementError
-from polycomp.poly.tree import Allocate, Scope, walk
+from polycomp.errors import ExtentError, FactorError, PlacementError
+from polycomp.poly.tree import SWIZZLED_BYTES, Allocate, Scope, walk
 from polycomp.schedules import merging, placement, stages
 from polycomp.schedules.handles import LoopLike, LoopRef, TensorLike, quoted
 from polycomp.schedules.state import ScheduleState, primitive
@@ -291,6 +292,46 @@ class StagePrimitives(ScheduleState):
             raise FactorError(f"pad_storage of {stage.name!r} needs an int from 0 on, not {extra!r}")
         padded = (*shape[:dimension], shape[dimension] + extra, *shape[dimension + 1 :])
         tree = placement.with_storage(self.tree, stage, lambda node: dataclasses.replace(node, shape=padded))
+        self.kernel = dataclasses.replace(self.kernel, tree=tree)
+
+    @primitive
+    def swizzle_storage(self, tensor: TensorLike) -> None:
+        """Store a tensor of shared memory in panels of 128 bytes of its last dimension, in rows whose pieces of 16
+        bytes change places: what threads read of a column is then in all banks, and no memory is lost.
+
+        It is how products of warpgroups take their operands (128-byte swizzling, "PTX ISA", wgmma). The last dimension
+        has a multiple of 128 bytes, the one before it of 8 rows. Computing the tensor elsewhere takes this back.
+
+        >>> s = pc.Schedule(q)
+        >>> io, ii = s.split("i2", 8)
+        >>> s.bind(io, "block")
+        >>> s.compute_at("p", io, "shared")
+        (i3, j3)
+        >>> s.swizzle_storage("p")
+        >>> s.show()
+        for i2o in block(2):
+            p = shared(float32, [8, 32])  # from [i2o*8, 0] on, swizzled
+            for i3 in range(8):
+                for j3 in range(32):
+                    p[i2o*8 + i3, j3] = w[i2o*8 + i3, j3] * 2.0
+            for i2i in range(8):
+                for j2 in range(32):
+                    q[i2o*8 + i2i, j2] = p[i2o*8 + i2i, j2] + 1.0
+        """
+        stage = self.tensor(tensor)
+        storage = self._storage("swizzle_storage", stage)
+        if storage.scope is not Scope.SHARED:
+            raise PlacementError(
+                f"swizzle_storage of {stage.name!r}: it is in {storage.scope.value} memory; compute it at a loop over "
+                f"blocks in 'shared' first"
+            )
+        rows, columns = (0, *(n if isinstance(n, int) else 0 for n in storage.shape))[-2:]
+        if not rows or rows % 8 or columns * stage.dtype.bytes % SWIZZLED_BYTES:
+            raise ExtentError(
+                f"swizzle_storage of {stage.name!r} needs a multiple of 8 rows of a multiple of {SWIZZLED_BYTES} "
+                f"bytes, not {list(storage.shape)} of {stage.dtype.value}"
+            )
+        tree = placement.with_storage(self.tree, stage, lambda node: dataclasses.replace(node, swizzled=True))
         self.kernel = dataclasses.replace(self.kernel, tree=tree)
 
     def _storage(self, primitive_name: str, tensor: Tensor) -> Allocate:

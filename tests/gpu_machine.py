@@ -33,8 +33,9 @@ class Machine:
 
     def open_device(self) -> HarnessDevice:
         """In the place of the runtime's."""
-        functions = {s: [launch.function for launch in k.launches] for s, k in self._compiled.items()}
-        kernels = {s: compile_for_cpu(k.source, functions[s]) for s, k in self._compiled.items() if functions[s]}
+        found = {s: k.by_architecture.get("sm_90a", k) for s, k in self._compiled.items()}
+        functions = {s: [launch.function for launch in k.launches] for s, k in found.items()}
+        kernels = {s: compile_for_cpu(k.source, functions[s]) for s, k in found.items() if functions[s]}
         self.devices.append(HarnessDevice(kernels))  # type: ignore[arg-type]
         return self.devices[-1]
 

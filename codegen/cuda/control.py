@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from polycomp.codegen.cuda import code, operations
 from polycomp.codegen.cuda.code import INT, LONG, Code
@@ -47,6 +47,15 @@ def counted(frame: Frame, loop: For) -> Iterator[None]:
     with frame.bound(loop.var, Code(name, kind), (low, high), roots), frame.braces(head):
         yield
     frame.names.release(name)
+
+
+@contextlib.contextmanager
+def counted_all(frame: Frame, loops: Iterable[For]) -> Iterator[None]:
+    """Loops around one another, the first outermost."""
+    with contextlib.ExitStack() as stack:
+        for loop in loops:
+            stack.enter_context(counted(frame, loop))
+        yield
 
 
 def _unrolled(loop: For, extent: int | None) -> int:

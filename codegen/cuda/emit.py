@@ -15,9 +15,10 @@ from polycomp.codegen.cuda.groups import find_groups
 from polycomp.codegen.cuda.launches import Piece, split
 from polycomp.codegen.cuda.names import Names, comment
 from polycomp.codegen.cuda.prelude import PRELUDE
-from polycomp.codegen.cuda.shared import check_size, plan_shared
+from polycomp.codegen.cuda.shared import SharedMemory, check_size, plan_shared
 from polycomp.codegen.cuda.spans import Span
 from polycomp.codegen.cuda.statements import statement
+from polycomp.codegen.cuda.warpgroups import warpgroup_functions
 from polycomp.codegen.workspace import WorkspacePlan, plan_workspace
 from polycomp.errors import CompileError
 from polycomp.expr import Interval, Load, Ranges, Var, wrap
@@ -25,10 +26,8 @@ from polycomp.expr import walk as walk_expression
 from polycomp.loops import Buffer, LoopNest, Stmt, Store
 from polycomp.loops.program import Workspace
 from polycomp.loops.visit import expressions, walk
-from polycomp.target import Target
+from polycomp.target import WITH_WARPGROUPS, Target
 from polycomp.te import Dim
-
-_DYNAMIC_SHARED = "    extern __shared__ __align__(16) unsigned char shared_memory[];\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +49,16 @@ class EmittedCuda:
     launches: tuple[Launch, ...]
     workspace: Workspace
 
+    @property
+    def has_tensor_products(self) -> bool:
+        """Whether tensor cores multiply in it."""
+        return any(name in self.source for name in ("pc_mma_", "pc_multiply_"))
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether later architectures have all of its instructions."""
+        return not warpgroup_functions(self.source)
+
 
 def emit_cuda(nest: LoopNest, target: Target, ranges: Ranges | None = None) -> EmittedCuda:
     """The kernel as CUDA C; ``ranges`` are inclusive bounds of its sizes.
@@ -58,7 +67,7 @@ def emit_cuda(nest: LoopNest, target: Target, ranges: Ranges | None = None) -> E
     char* workspace, long long* status)``. No buffer overlaps another, and all begin at multiples of 16 bytes.
 
     Raises :class:`CompileError` for what a GPU cannot do: blocks that are too large, loops over threads of no constant
-    extent, too much shared memory.
+    extent, too much shared memory, products of warpgroups for architectures that have none.
     """
     known: dict[Var, Interval] = dict.fromkeys(nest.sizes, (0, None)) | dict(ranges or {})
     plan = plan_workspace(nest)
@@ -75,12 +84,18 @@ def emit_cuda(nest: LoopNest, target: Target, ranges: Ranges | None = None) -> E
         check_size(frame.shared.bytes + exchanged, nest.name, target)
         launches.append(Launch(name, piece.grid, piece.threads, frame.shared.dynamic_bytes))
     text = "\n".join(functions)
-    return EmittedCuda(needed_functions(text) + text, tuple(launches), plan.workspace)
+    emitted = EmittedCuda(needed_functions(text) + text, tuple(launches), plan.workspace)
+    if not emitted.is_portable and target.features != (WITH_WARPGROUPS,):
+        raise CompileError(
+            f"kernel {nest.name!r} multiplies swizzled operands, as warpgroups do, which only {WITH_WARPGROUPS} has, "
+            f"not {', '.join(target.features)}; compile it for 'cuda,arch={WITH_WARPGROUPS}' alone"
+        )
+    return emitted
 
 
 def full_source(emitted: EmittedCuda) -> str:
     """What NVRTC compiles: the prelude's functions and the kernel."""
-    return PRELUDE + emitted.source
+    return PRELUDE + warpgroup_functions(emitted.source) + emitted.source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +149,14 @@ def _function(name: str, nest: LoopNest, piece: Piece, frame: Frame) -> str:
     parameters = _parameters(nest, frame.ranges)
     used = [(size, given) for size, given in parameters.casts.items() if re.search(rf"\b{size}\b", body)]
     casts = "".join(f"    const int {size} = (int){given};\n" for size, given in used)
-    dynamic = (
-        "    extern __shared__ __align__(16) unsigned char shared_memory[];\n" if frame.shared.dynamic_bytes else ""
-    )
+    dynamic = _dynamic_memory(frame.shared) if frame.shared.dynamic_bytes else ""
     title = "".join(f" * {comment(source)}\n" for source in nest.sources)
     head = f'extern "C" __global__ void __launch_bounds__({piece.threads}) {name}(\n    {parameters.text}) {{\n'
     return (f"/*\n{title} */\n" if title else "") + head + casts + dynamic + body + "\n}\n"
+
+
+def _dynamic_memory(shared: SharedMemory) -> str:
+    return f"    extern __shared__ __align__({shared.alignment}) unsigned char shared_memory[];\n"
 
 
 def _declare_workspace(frame: Frame, body: Stmt) -> None:

@@ -29,6 +29,7 @@ from polycomp.expr import (
     wrap,
 )
 from polycomp.loops import Buffer, Scope
+from polycomp.poly.tree import SWIZZLED_BYTES
 
 _INDEX_ARITHMETIC = {"add": "+", "sub": "-", "mul": "*"}
 
@@ -105,7 +106,7 @@ def element_of(frame: Frame, buffer: Buffer, indices: tuple[Expr, ...]) -> Code:
     place, kind = frame.place(buffer), code.memory_type(buffer.dtype)
     if is_scalar(buffer):
         return Code(place, kind)
-    return Code(f"{place}[{index(frame, offset_of(buffer, indices, frame.ranges)).text}]", kind)
+    return Code(f"{place}[{position(frame, buffer, offset_of(buffer, indices, frame.ranges)).text}]", kind)
 
 
 def is_scalar(buffer: Buffer) -> bool:
@@ -114,11 +115,26 @@ def is_scalar(buffer: Buffer) -> bool:
 
 
 def offset_of(buffer: Buffer, indices: tuple[Expr, ...], ranges: Ranges) -> Expr:
-    """The row-major position of an element."""
+    """The number of an element: row-major, or, in a swizzled buffer, before pieces change places within its panels."""
+    pairs = list(zip(indices, map(wrap, buffer.shape), strict=True))
+    if buffer.swizzled:
+        pairs[-2:] = _in_panels(pairs[-2], pairs[-1], SWIZZLED_BYTES // buffer.dtype.bytes)
     offset: Expr = const(0)
-    for position, size in zip(indices, buffer.shape, strict=True):
-        offset = offset * wrap(size) + position
+    for at, size in pairs:
+        offset = offset * size + at
     return simplify(offset, ranges)
+
+
+def _in_panels(row: tuple[Expr, Expr], column: tuple[Expr, Expr], width: int) -> list[tuple[Expr, Expr]]:
+    """Positions and sizes of a panel, a row of it, and an element of that."""
+    (at, size) = column
+    return [(at // width, size // width), row, (at % width, const(width))]
+
+
+def position(frame: Frame, buffer: Buffer, offset: Expr) -> Code:
+    """Where the element that has the number ``offset`` is in a buffer's memory."""
+    code = index(frame, offset)
+    return call(f"pc_swizzled<{buffer.dtype.bytes}>", code, kind=INT) if buffer.swizzled else code
 
 
 def index(frame: Frame, e: Expr) -> Code:

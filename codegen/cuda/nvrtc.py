@@ -103,20 +103,21 @@ class _Program:
     resources: Mapping[str, Resources]
 
 
-def compile_source(source: str, name: str, archs: Sequence[str]) -> DeviceCode:
-    """Compile the kernel ``name`` for each of ``archs`` (``sm_80``, ``sm_90a``), and to PTX for :func:`ptx_arch`.
+def compile_source(source: str, name: str, archs: Sequence[str], ptx: str = "") -> DeviceCode:
+    """Compile the kernel ``name`` for each of ``archs`` (``sm_80``, ``sm_90a``), and to PTX for the architecture
+    ``ptx``, their :func:`ptx_arch` if it is empty.
 
     Functions that are to be found by their names must be ``extern "C"``. The code is the same for the same arguments
     and version of NVRTC, whatever ``name``. Raises :class:`TargetError` without NVRTC and for architectures that it
     does not compile for, and :class:`CompileError` when it rejects the source.
     """
     nvrtc = _nvrtc()
-    _check(archs, nvrtc)
-    portable = ptx_arch(archs)
-    programs = {arch: _compile(nvrtc, source, name, arch) for arch in dict.fromkeys([*archs, portable])}
+    _check([*archs, *[ptx] * bool(ptx)], nvrtc)
+    ptx = ptx or ptx_arch(archs)
+    programs = {arch: _compile(nvrtc, source, name, arch) for arch in dict.fromkeys([*archs, ptx])}
     return DeviceCode(
         {arch: programs[arch].cubin for arch in archs},
-        programs[portable].ptx,
+        programs[ptx].ptx,
         {arch: programs[arch].resources for arch in archs},
     )
 

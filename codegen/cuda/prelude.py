@@ -136,9 +136,56 @@ static __device__ __forceinline__ void pc_load_matrices2_turned(
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
         : "=r"(r0), "=r"(r1) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
+
+// Products of warpgroups (sm_90a). An operand is described by where it begins in shared memory, the bytes between its
+// panels of 128 bytes, and those between groups of eight rows.
+static __device__ __forceinline__ unsigned long long pc_describe(
+    const void* first, unsigned long long panels, unsigned long long groups) {
+    const unsigned long long address = __cvta_generic_to_shared(first);
+    return (address & 0x3ffff) >> 4 | panels >> 4 << 16 | groups >> 4 << 32 | 1ull << 62;
+}
+
+// What threads have stored to shared memory is seen by warpgroups that multiply it, after a barrier.
+static __device__ __forceinline__ void pc_show_stores() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// The sums stay in their registers from the first product to the last one's end.
+template <int COUNT>
+static __device__ __forceinline__ void pc_hold(float* sums) {
+    #pragma unroll
+    for (int i = 0; i < COUNT; ++i) asm volatile("" : "+f"(sums[i]) :: "memory");
+}
+
+template <int COUNT>
+static __device__ __forceinline__ void pc_begin_products(float* sums) {
+    pc_hold<COUNT>(sums);
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+template <int COUNT>
+static __device__ __forceinline__ void pc_end_products(float* sums) {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    pc_hold<COUNT>(sums);
+}
+
+// Adds 16 steps to a thread's sums of two rows, with so many columns in all; turned operands have their rows (or
+// columns) side by side, others their steps.
+template <int COLUMNS, bool LEFT_TURNED, bool RIGHT_TURNED>
+__device__ void pc_multiply_half(float* upper, float* lower, unsigned long long left, unsigned long long right);
+
+template <int COLUMNS, bool LEFT_TURNED, bool RIGHT_TURNED>
+__device__ void pc_multiply_bfloat16(float* upper, float* lower, unsigned long long left, unsigned long long right);
 """
 
 PORTABLE = r"""
+// Where an element of BYTES bytes of a swizzled buffer lies: pieces of 16 bytes change places within rows of 128.
+template <int BYTES>
+static __device__ __forceinline__ int pc_swizzled(int element) {
+    return element ^ (element / (128 / BYTES) & 7) * (16 / BYTES);
+}
+
 static __device__ __forceinline__ float pc_from_bfloat16(unsigned short x) {
     return __uint_as_float((unsigned)x << 16);
 }

@@ -20,7 +20,7 @@ from polycomp.codegen.cuda.expressions import index, value
 from polycomp.codegen.cuda.frame import Frame, Predicate, Thread
 from polycomp.codegen.cuda.groups import extent_of, shape_of
 from polycomp.codegen.cuda.reductions import is_one_reduction, reduce
-from polycomp.codegen.cuda.shared import element_count
+from polycomp.codegen.cuda.shared import alignment_of, element_count
 from polycomp.codegen.cuda.spans import Span, span
 from polycomp.codegen.cuda.tensor import is_product, product
 from polycomp.codegen.cuda.vectors import vector
@@ -68,6 +68,8 @@ def statement(frame: Frame, stmt: Stmt) -> None:
             _allocate(frame, stmt.buffer)
             statement(frame, stmt.body)
         case Barrier():
+            if frame.shared.is_swizzled:
+                frame.line("pc_show_stores();")
             frame.line("__syncthreads();")
         case Commit():
             frame.line("pc_commit_copies();")
@@ -227,4 +229,5 @@ def _declare_shared(frame: Frame, buffer: Buffer) -> None:
         place = f"shared_memory + {offset}" if offset else "shared_memory"
         frame.line(f"{kind}* const {name} = ({kind}*)({place});")
     else:
-        frame.line(f"__shared__ __align__(16) {kind} {name}[{max(element_count(buffer, frame.kernel), 1)}];")
+        count = max(element_count(buffer, frame.kernel), 1)
+        frame.line(f"__shared__ __align__({alignment_of(buffer)}) {kind} {name}[{count}];")

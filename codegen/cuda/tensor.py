@@ -8,14 +8,14 @@ with other numbers in the places of the thread's and of the step's. Fragments ar
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from polycomp.codegen.cuda import warpgroups
 from polycomp.codegen.cuda.code import INT, SUM, Code
-from polycomp.codegen.cuda.control import constant_extent, counted, tell_source
-from polycomp.codegen.cuda.expressions import element_of, index, offset_of
+from polycomp.codegen.cuda.control import constant_extent, counted_all, tell_source
+from polycomp.codegen.cuda.expressions import element_of, index, offset_of, position
 from polycomp.codegen.cuda.frame import Frame
 from polycomp.dtypes import DType
 from polycomp.expr import Binary, Cast, Expr, Load, Var, const, free_vars, linear_in, simplify, substitute, terms
@@ -83,13 +83,17 @@ def product(frame: Frame, loop: For) -> None:
     """Emit a nest that :func:`is_product`. Raises :class:`CompileError` when no instruction does what it says."""
     found = _match(frame, loop)
     tell_source(frame, found.store)
+    if warpgroups.takes(found.left, found.right):
+        loops = (found.around, found.row, found.column, found.step)
+        warpgroups.emit_product(frame, warpgroups.WarpgroupProduct(*loops, found.store, found.left, found.right))
+        return
     lane = frame.declare("lane", INT, "threadIdx.x % 32")
     with frame.bound(_LANE, Code(lane, INT), (0, _ROWS * _COLUMNS - 1), frozenset([_LANE])):
         left = _Fragments(frame, found, found.left, found.instruction.left)
         right = _Fragments(frame, found, found.right, found.instruction.right)
         for fragments in (left, right):
             fragments.load()
-    with _nested(frame, found.around):
+    with counted_all(frame, found.around):
         sums = [_sum(frame, found, row, column) for row in range(2) for column in range(2)]
         operands = [*sums, *left.registers(), *right.registers()]
         frame.line(f"{found.instruction.function}({', '.join(operands)});")
@@ -145,14 +149,6 @@ def _is_warp(frame: Frame) -> bool:
     return len(frame.threads) == len(frame.shape) >= 2 and frame.shape[-2:] == (_ROWS, _COLUMNS)
 
 
-@contextlib.contextmanager
-def _nested(frame: Frame, loops: Sequence[For]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for loop in loops:
-            stack.enter_context(counted(frame, loop))
-        yield
-
-
 def _sum(frame: Frame, found: _Product, row: int, column: int) -> str:
     at = {found.row: const(row), found.column: const(column)}
     indices = tuple(simplify(substitute(i, at), frame.ranges) for i in found.store.indices)
@@ -172,7 +168,7 @@ class _Fragments:
         """Declare and fill the registers."""
         frame, total = self.frame, math.prod(constant_extent(x) or 0 for x in self.loops) * self.count
         frame.line(f"{self.found.instruction.kind} {self.name}[{total}];")
-        with _nested(frame, self.loops):
+        with counted_all(frame, self.loops):
             (self._load_words if self.found.instruction.per_register == 1 else self._load_matrices)()
 
     def registers(self) -> list[str]:
@@ -233,4 +229,5 @@ class _Fragments:
         return offset_of(self.operand.source, indices, self.frame.ranges)
 
     def _offset(self, at: Mapping[Var, Expr]) -> str:
-        return index(self.frame, simplify(self._flat(at), self.frame.ranges)).within(SUM)
+        flat = simplify(self._flat(at), self.frame.ranges)
+        return position(self.frame, self.operand.source, flat).within(SUM)

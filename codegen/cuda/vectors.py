@@ -24,7 +24,7 @@ from polycomp.codegen.cuda.control import (
     plain_store,
     tell_source,
 )
-from polycomp.codegen.cuda.expressions import index, offset_of, value
+from polycomp.codegen.cuda.expressions import offset_of, position, value
 from polycomp.codegen.cuda.frame import Frame
 from polycomp.dtypes import DType
 from polycomp.expr import (
@@ -299,4 +299,4 @@ def _address(frame: Frame, access: _Access) -> str:
     place = frame.place(access.buffer)
     if access.offset == Const(0, DType.INT64):
         return place
-    return f"{place} + {index(frame, access.offset).within(PRODUCT)}"
+    return f"{place} + {position(frame, access.buffer, access.offset).within(PRODUCT)}"

@@ -81,8 +81,13 @@ def compile_kernel(
     try:
         nest, refused = loop_nest(name, inputs, outputs, ranges, target, decisions, advised)
         if target.is_gpu:
-            made = compile_device_kernel(nest, target, ranges)
-            return CompiledKernel(b"", made.workspace, nest.sizes, refused, made)
+            definition = (name, inputs, outputs, ranges)
+
+            def nest_for(own: Target) -> LoopNest:
+                return loop_nest(*definition, own, decisions, advised=True)[0]
+
+            made = compile_device_kernel(nest, target, ranges, nest_for)
+            return CompiledKernel(b"", made.most_workspace, nest.sizes, refused, made)
         emitted = emit_kernel(nest, target)
         return CompiledKernel(compile_ir(emitted.ir, target), emitted.workspace, nest.sizes, refused)
     except Exception as error:

@@ -28,8 +28,8 @@ def launches(plan: DevicePlan, resources: Mapping[str, Any]) -> Section:
             *_taken(found[launch.function], launch, arch),
         )
         for step in steps
-        for launch in step.launches
         for arch, found in resources.get(step.symbol, {}).items()
+        for launch in step.on(arch)
         if launch.function in found
     ]
     headings = ("function", "blocks", "threads", "on", "registers", "shared", "local", "spilt", "occupancy")

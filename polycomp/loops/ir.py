@@ -12,13 +12,19 @@ from polycomp.te import Dim
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Buffer:
-    """Row-major memory of ``shape`` elements, starting at a multiple of ``alignment`` bytes. Compared by identity."""
+    """Row-major memory of ``shape`` elements, starting at a multiple of ``alignment`` bytes. Compared by identity.
+
+    Shared memory may be ``swizzled`` instead: panels of 128 bytes of the last dimension follow one another, each with
+    all rows, and in every row of a panel the pieces of 16 bytes change places by the row's number, so that a column of
+    eight rows lies in all banks.
+    """
 
     name: str
     dtype: DType
     shape: tuple[Dim, ...]
     scope: Scope = Scope.ARGUMENT
     alignment: int = 64
+    swizzled: bool = False
 
 
 class Stmt:

@@ -66,7 +66,8 @@ def _lower_node(node: Node, kernel: Kernel, places: Mapping[Tensor, Place]) -> S
             body = block([*hints, _lower_nodes(node.body, kernel, places)])
             return For(node.var, const(0), wrap(node.extent), node.kind, body, node.stages)
         case Allocate():
-            buffer = Buffer(identifier(node.tensor.name), node.tensor.dtype, node.stored_shape, node.scope)
+            name, dtype = identifier(node.tensor.name), node.tensor.dtype
+            buffer = Buffer(name, dtype, node.stored_shape, node.scope, swizzled=node.swizzled)
             inner = {**places, node.tensor: Place(buffer, node.origin, node.folds)}
             return Alloc(buffer, _lower_nodes(node.body, kernel, inner))
         case Leaf():

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from polycomp.expr import Expr, Var
 from polycomp.te import Dim, Tensor
 
+SWIZZLED_BYTES = 128
+"""Of a row of a swizzled buffer's panel: once through all banks of a GPU's shared memory."""
+
 
 class Scope(enum.Enum):
     """Where a buffer lives."""
@@ -115,6 +118,7 @@ class Allocate:
 
     ``folds`` is empty, or has a number per dimension: where it is not 0, the buffer has only so many positions along
     that dimension, and what would be at ``p`` is at ``p`` modulo that number (Halide's ``fold_storage``).
+    ``swizzled`` has no meaning but speed: see :class:`polycomp.loops.ir.Buffer`.
     """
 
     tensor: Tensor
@@ -123,6 +127,7 @@ class Allocate:
     shape: tuple[Dim, ...]
     body: tuple[Node, ...]
     folds: tuple[int, ...] = ()
+    swizzled: bool = False
 
     @property
     def stored_shape(self) -> tuple[Dim, ...]:

@@ -219,7 +219,7 @@ HARNESS_ATOMIC_CAS(int) HARNESS_ATOMIC_CAS(unsigned) HARNESS_ATOMIC_CAS(unsigned
 HARNESS_ATOMIC_CAS(unsigned short)
 
 // ---- the prelude's functions that need a GPU (prelude.MACHINE) ----------------------------------
-// Those of tensor cores are in tensor.hpp, copies that are waited for in copies.hpp.
+// Those of tensor cores are in tensor.hpp and warpgroups.hpp, copies that are waited for in copies.hpp.
 
 // 2**112 moves the exponent to its place; infinities and NaN get the largest one.
 static inline float pc_from_half(unsigned short x) {
@@ -263,6 +263,7 @@ static inline T pc_shuffle(T value, int source, unsigned lanes = 0xffffffffu, in
 
 #include "copies.hpp"
 #include "tensor.hpp"
+#include "warpgroups.hpp"
 
 // ---- how a kernel is found and called -----------------------------------------------------------
 

@@ -72,7 +72,9 @@ int main(int count, char** texts) {
     launch.grid = three(texts + 3);
     launch.block = three(texts + 6);
     launch.dynamic_bytes = std::atoll(texts[9]);
-    launch.dynamic_shared = static_cast<char*>(std::malloc(launch.dynamic_bytes));
+    void* shared = nullptr;
+    if (posix_memalign(&shared, 1024, launch.dynamic_bytes)) give_up("no memory");
+    launch.dynamic_shared = static_cast<char*>(shared);
     launch.order = number(texts[10]);
     launch.message = message;
     launch.message_bytes = sizeof message;

@@ -81,6 +81,10 @@ def compile_for_cpu(
     return CpuKernels(path, tuple(functions), _runtime(runtime_library(folder)))
 
 
+_SHARED_ALIGNMENT = 1024
+"""Of dynamic shared memory: what kernels may ask for."""
+
+
 class _Dim3(ctypes.Structure):
     _fields_ = [("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint)]
 
@@ -178,7 +182,7 @@ class CpuKernels:
     ) -> None:
         """Like :meth:`launch`, with addresses and integers for arguments. ``regions`` are memory that messages name."""
         kernel = self._kernels[function]
-        shared = GuardedMemory(shared_bytes)
+        shared = GuardedMemory(shared_bytes, _SHARED_ALIGNMENT)
         values = (ctypes.c_longlong * max(len(words), 1))(*words)
         pointers = (ctypes.c_void_p * max(len(words), 1))(
             *(ctypes.addressof(values) + 8 * i for i in range(len(words)))

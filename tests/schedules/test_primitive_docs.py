@@ -24,7 +24,11 @@ def names() -> dict[str, Any]:
     d = pc.compute((8,), lambda i: pc.sum(pc.cast("int32", u[k, q]) * pc.cast("int32", v[k, i, q]), axis=(k, q)), "d")
     g, h, k = pc.placeholder((16, 8), name="g"), pc.placeholder((8, 8), name="h"), pc.reduce_axis(8, "k")
     f = pc.compute((16, 8), lambda i, j: pc.sum(g[i, k] * h[k, j], axis=k), "f")
-    return {"pc": pc, "x": x, "y": y, "z": z, "a": a, "b": b, "c": c, "d": d, "f": f, "g": g, "h": h}
+    w = pc.placeholder((16, 32), name="w")
+    p = pc.compute((16, 32), lambda i, j: w[i, j] * 2.0, "p")
+    r = pc.compute((16, 32), lambda i, j: p[i, j] + 1.0, "q")
+    found = {"x": x, "y": y, "z": z, "a": a, "b": b, "c": c, "d": d, "f": f, "g": g, "h": h, "p": p, "q": r}
+    return {"pc": pc, **found}
 
 
 def examples() -> list[doctest.DocTest]:

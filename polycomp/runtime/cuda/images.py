@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -44,15 +45,30 @@ def architecture(text: str) -> Architecture:
     return Architecture(int(digits[:-1]), int(digits[-1]), text[len("sm_") + len(digits) :])
 
 
-def load_functions(image: ModuleImage, plan: DevicePlan, device: Device) -> Functions:
-    """Load, for every step, the best code that the module has for the device.
+def plan_on(device: Device, image: ModuleImage, plan: DevicePlan) -> DevicePlan:
+    """The plan with the best code that the module has for the device, of each kernel one piece, and its launches.
 
-    Raises :class:`ModuleFileError` when it has none, or what it has is not accepted. Called within ``device.active()``.
+    Raises :class:`ModuleFileError` when there is none.
+    """
+    symbols = dict.fromkeys(s.symbol for s in plan.steps if s.launches)
+    chosen = {symbol: _choose([c for c in plan.code if c.symbol == symbol], image, device) for symbol in symbols}
+    steps = tuple(
+        dataclasses.replace(s, launches=s.on(chosen[s.symbol].arch), special={}) if s.launches else s
+        for s in plan.steps
+    )
+    return DevicePlan(tuple(chosen.values()), steps)
+
+
+def load_functions(image: ModuleImage, plan: DevicePlan, device: Device) -> Functions:
+    """Load the code of a plan that :func:`plan_on` has made for the device.
+
+    Raises :class:`ModuleFileError` when it is not accepted. Called within ``device.active()``.
     """
     loaded: dict[tuple[int, int], Code] = {}
     functions = {}
+    specs = {spec.symbol: spec for spec in plan.code}
     for symbol, launches in {s.symbol: s.launches for s in plan.steps if s.launches}.items():
-        spec = _choose([c for c in plan.code if c.symbol == symbol], image, device)
+        spec = specs[symbol]
         place = (spec.offset, spec.bytes)
         if place not in loaded:
             loaded[place] = device.load_code(_content(image, spec))

@@ -14,7 +14,7 @@ from polycomp.runtime.binding import OutputPlan, Shape, bind
 from polycomp.runtime.cuda.arrays import DeviceArray, Input, given_arrays
 from polycomp.runtime.cuda.cupydevice import open_device
 from polycomp.runtime.cuda.device import Buffer, Device
-from polycomp.runtime.cuda.images import load_functions
+from polycomp.runtime.cuda.images import load_functions, plan_on
 from polycomp.runtime.cuda.layout import RunLayout, lay_out
 from polycomp.runtime.cuda.plan import check_plan
 from polycomp.runtime.cuda.session import Resident, Session, shortage
@@ -51,6 +51,7 @@ class CudaModule(Module):
         self._output_names = tuple(s.name for s in self.outputs)
         self._layouts: dict[tuple[Shape, ...], RunLayout] = {}
         with self.device.active():
+            plan = plan_on(self.device, image, plan)
             functions = load_functions(image, plan, self.device)
             self._resident = Resident(self.manifest, plan, self.device, functions, _upload_weights(image, self.device))
         self._free: list[Session] = []

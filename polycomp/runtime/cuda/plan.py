@@ -60,13 +60,19 @@ class LaunchSpec:
 @dataclasses.dataclass(frozen=True)
 class DeviceStep:
     """One kernel call: its operands (inputs, then outputs), the values of its size parameters, the bytes of scratch
-    memory that it needs, and its launches in order."""
+    memory that it needs, and its launches in order; ``special`` are those of code for one architecture, by which they
+    are given."""
 
     symbol: str
     operands: tuple[OperandSpec, ...]
     sizes: tuple[Dimension, ...]
     workspace_bytes: Dimension
     launches: tuple[LaunchSpec, ...]
+    special: Mapping[str, tuple[LaunchSpec, ...]] = dataclasses.field(default_factory=dict)
+
+    def on(self, arch: str) -> tuple[LaunchSpec, ...]:
+        """The launches where code for ``arch`` is executed."""
+        return self.special.get(arch, self.launches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +107,9 @@ def _step(raw: Mapping[str, Any], symbols: frozenset[str]) -> DeviceStep:
         sizes=tuple(dims.check(s, symbols) for s in raw["sizes"]),
         workspace_bytes=dims.check(raw["workspace_bytes"], symbols),
         launches=tuple(_launch(one, symbols) for one in raw["launches"]),
+        special={
+            str(arch): tuple(_launch(one, symbols) for one in launches) for arch, launches in raw["special"].items()
+        },
     )
 
 
@@ -155,6 +164,6 @@ def _step_problems(step: DeviceStep, manifest: Manifest) -> Iterator[str]:
             yield f"an operand of {step.symbol!r} is in {operand.storage!r}, not in one of {', '.join(STORAGES)}"
         elif operand.position >= counts.get(operand.storage, 1):
             yield f"an operand of {step.symbol!r} is {operand.storage} {operand.position}, which there is not"
-    for launch in step.launches:
+    for launch in (launch for launches in (step.launches, *step.special.values()) for launch in launches):
         if not 1 <= launch.block <= MOST_THREADS:
             yield f"{launch.function!r} has blocks of {launch.block} threads, not of 1 to {MOST_THREADS}"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from polycomp.dtypes import DType
 from polycomp.expr import const, simplify, wrap
-from polycomp.poly.tree import Scope
+from polycomp.poly.tree import SWIZZLED_BYTES, Scope
 from polycomp.schedules.library.analysis import constant, is_expensive, is_reduction, reads_tensor
 from polycomp.schedules.library.deciding import Deciding
 from polycomp.schedules.library.gpu.products import LARGEST_TILE, Product, vector_width
@@ -29,19 +29,22 @@ _SHARED_BYTES = 24 << 10  # of a block's slots, where there are more than two
 _WARP = 32
 _LANE_ROWS, _LANE_COLUMNS = 8, 4  # of the lanes of a warp
 _TENSOR_BYTES = 32  # of each operand's steps that an instruction of tensor cores takes
+_WARP_ROWS = 16  # of each of a warpgroup's four warps
+_WARPGROUP_SHARED_BYTES = 112 << 10  # of a block's slots: two blocks fit a multiprocessor
 _MOST_FILLED = 1.34  # elements of all tiles over those of the result, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockTile:
     """A block's ``rows`` and ``columns`` of the result, and how many of each a thread has, or a warp with ``tensor``
-    cores."""
+    cores. Four warps are a ``warpgroup`` that multiplies what lies in shared memory."""
 
     rows: int
     columns: int
     own_rows: int
     own_columns: int
     tensor: bool = False
+    warpgroup: bool = False
 
     @property
     def threads(self) -> int:
@@ -77,6 +80,12 @@ TENSOR_TILES = (
     BlockTile(16, 64, 16, 16, tensor=True),
 )
 """The same for products on tensor cores."""
+
+WARPGROUP_TILES = tuple(
+    BlockTile(rows, columns, _WARP_ROWS, columns, tensor=True, warpgroup=True)
+    for rows, columns in ((128, 256), (128, 128), (128, 64), (64, 128), (64, 64))
+)
+"""The same for products of warpgroups."""
 
 
 def schedule_product(
@@ -130,7 +139,8 @@ class _Tiling(Deciding):
         self.tile = self._choose_tile()
         element_bytes = product.left.dtype.bytes
         depth = wrap(product.depth)
-        lengths = [n for n in (x // element_bytes for x in _STEP_BYTES) if simplify(depth % n) == const(0)]
+        sizes = (SWIZZLED_BYTES,) if self.tile.warpgroup else _STEP_BYTES
+        lengths = [n for n in (x // element_bytes for x in sizes) if simplify(depth % n) == const(0)]
         self.step = self._decide("step", min(lengths, key=lambda n: abs(n * element_bytes - _OWN_STEP_BYTES)), lengths)
 
     def apply(self) -> frozenset[Tensor]:
@@ -151,18 +161,30 @@ class _Tiling(Deciding):
         tile, product = self.tile, self.product
         slot = self.step * (tile.rows * product.left.dtype.bytes + tile.columns * product.right.dtype.bytes)
         count = constant(self.schedule.extent(step)) or max(_STAGES)
-        return max(n for n in _STAGES if n <= count and (n <= 2 or n * slot <= _SHARED_BYTES))
+        most = _WARPGROUP_SHARED_BYTES if tile.warpgroup else _SHARED_BYTES
+        return max(n for n in _STAGES if n <= count and (n <= 2 or n * slot <= most))
 
     def _choose_tile(self) -> BlockTile:
         """The largest tile of which there is one for every multiprocessor, or else that of which there are most."""
         rows, columns = self._extents()
-        tiles = TENSOR_TILES if on_tensor_cores(self.product, self.target) else TILES
+        tiles = self._tiles()
         waste = {t: self._covered(t, rows, columns) for t in tiles}
         fitting = [t for t in tiles if waste[t] <= max(_MOST_FILLED * rows * columns, min(waste.values()))]
         enough = [t for t in fitting if self._blocks(t, rows, columns) >= self.target.cores]
         own = enough[0] if enough else max(fitting, key=lambda t: self._blocks(t, rows, columns))
         names = {str(t): t for t in tiles}
         return names[self._decide("tile", str(own), list(names))]
+
+    def _tiles(self) -> tuple[BlockTile, ...]:
+        if not on_tensor_cores(self.product, self.target):
+            return TILES
+        return (*filter(self._suits_warpgroups, WARPGROUP_TILES), *TENSOR_TILES)
+
+    def _suits_warpgroups(self, tile: BlockTile) -> bool:
+        """Whether a tile's operands can be swizzled: rows of what is stored have a multiple of 128 bytes."""
+        product = self.product
+        whole = simplify(wrap(product.depth) % (SWIZZLED_BYTES // product.left.dtype.bytes)) == const(0)
+        return self.target.warpgroups and product.left.dtype.is_half and whole
 
     def _extents(self) -> tuple[int, int]:
         axes = self.product.result.axes
@@ -269,8 +291,9 @@ class _Tiling(Deciding):
         (row_tiles, halves), (column_tiles, neighbours) = rows, columns
         groups, k = schedule.split(k, _TENSOR_BYTES // self.product.left.dtype.bytes)
         schedule.reorder(steps, *threads, groups, row_tiles, column_tiles, k, halves, neighbours)
-        schedule.serial(groups)
-        for loop in (row_tiles, column_tiles):
+        if not self.tile.warpgroup:
+            schedule.serial(groups)
+        for loop in (row_tiles, column_tiles, *[groups] * self.tile.warpgroup):
             schedule.unroll(loop)
         schedule.tensorize(halves, neighbours, k)
 
@@ -278,7 +301,9 @@ class _Tiling(Deciding):
         """Copy a step's part of an operand to shared memory, all threads together."""
         schedule = self.schedule
         *_, outer, inner = schedule.compute_at(operand, step, Scope.SHARED)
-        if self.tile.tensor or operand.axes[-1].extent == self.product.depth:  # else rows get in each other's banks
+        if self.tile.warpgroup:
+            schedule.swizzle_storage(operand)
+        elif self.tile.tensor or operand.axes[-1].extent == self.product.depth:  # else rows get in each other's banks
             schedule.pad_storage(operand, operand.rank - 1, _BANK_ROW // operand.dtype.bytes)
         width = vector_width(operand, self.target.vector_bytes // operand.dtype.bytes)
         loop, lanes = schedule.split(schedule.fuse(outer, inner), width)
