@@ -7,7 +7,7 @@ as ``unsigned short``.
 
 from __future__ import annotations
 
-MACHINE = r"""
+_PTX = r"""
 static __device__ __forceinline__ float pc_from_half(unsigned short x) {
     float y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
@@ -112,27 +112,27 @@ static __device__ __forceinline__ void pc_mma_bfloat16(
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Matrices of 8 by 8 elements of 16 bits in shared memory: lane 8*i + j passes where row j of matrix i begins, and each
-// gets two neighbours of a row (turned: of a column).
+// Matrices of 8 rows of 16 bytes in shared memory: lane 8*i + j passes where row j of matrix i begins, and each gets 4
+// bytes of a row (turned: two elements of 16 bits of a column).
 static __device__ __forceinline__ void pc_load_matrices4(
-    unsigned& r0, unsigned& r1, unsigned& r2, unsigned& r3, const unsigned short* row) {
+    unsigned& r0, unsigned& r1, unsigned& r2, unsigned& r3, const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
         : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
 
 static __device__ __forceinline__ void pc_load_matrices4_turned(
-    unsigned& r0, unsigned& r1, unsigned& r2, unsigned& r3, const unsigned short* row) {
+    unsigned& r0, unsigned& r1, unsigned& r2, unsigned& r3, const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
         : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
 
-static __device__ __forceinline__ void pc_load_matrices2(unsigned& r0, unsigned& r1, const unsigned short* row) {
+static __device__ __forceinline__ void pc_load_matrices2(unsigned& r0, unsigned& r1, const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
         : "=r"(r0), "=r"(r1) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
 
 static __device__ __forceinline__ void pc_load_matrices2_turned(
-    unsigned& r0, unsigned& r1, const unsigned short* row) {
+    unsigned& r0, unsigned& r1, const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
         : "=r"(r0), "=r"(r1) : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
@@ -178,6 +178,26 @@ __device__ void pc_multiply_half(float* upper, float* lower, unsigned long long 
 template <int COLUMNS, bool LEFT_TURNED, bool RIGHT_TURNED>
 __device__ void pc_multiply_bfloat16(float* upper, float* lower, unsigned long long left, unsigned long long right);
 """
+
+
+def _product_of_bytes(left: str, right: str) -> str:
+    """The tensor cores' function for ``int8`` and ``uint8`` operands."""
+    kinds = ".".join({"int8": "s8", "uint8": "u8"}[kind] for kind in (left, right))
+    return f"""
+static __device__ __forceinline__ void pc_mma_{left}_{right}(
+    int& s0, int& s1, int& s2, int& s3, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.{kinds}.s32 {{%0, %1, %2, %3}}, {{%4, %5, %6, %7}}, {{%8, %9}}, "
+        "{{%0, %1, %2, %3}};"
+        : "+r"(s0), "+r"(s1), "+r"(s2), "+r"(s3)
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}}
+"""
+
+
+_BYTES = ("int8", "uint8")
+_PRODUCTS_OF_BYTES = "".join(_product_of_bytes(left, right) for left in _BYTES for right in _BYTES)
+
+MACHINE = _PTX + _PRODUCTS_OF_BYTES
 
 PORTABLE = r"""
 // Where an element of BYTES bytes of a swizzled buffer lies: pieces of 16 bytes change places within rows of 128.

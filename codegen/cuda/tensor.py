@@ -2,8 +2,9 @@
 
 A thread of a warp, number ``4*r + c``, has of each tile of 16 by 8 sums the rows ``r`` and ``r + 8`` and the columns
 ``2*c`` and ``2*c + 1``; that is what the loops say. Which elements of the operands it passes to the instruction is
-another matter ("PTX ISA", matrix fragments for mma.m16n8k8 and m16n8k16): these follow from the loops' own indices,
-with other numbers in the places of the thread's and of the step's. Fragments are loaded before the products, each once.
+another matter ("PTX ISA", matrix fragments for mma.m16n8k8, m16n8k16 and m16n8k32): these follow from the loops' own
+indices, with other numbers in the places of the thread's and of the step's. Fragments are loaded before the products,
+each once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from polycomp.loops import For, LoopKind, Scope, Stmt, Store
 _ROWS, _COLUMNS = 8, 4
 """Of a warp's threads."""
 
+_TURNED_BYTES = 2
+"""Of an element of matrices that can be turned while they are loaded."""
+
 _EXPANDED = (LoopKind.UNROLL, LoopKind.TENSOR)
 
 
@@ -40,11 +44,19 @@ class _Instruction:
     kind: str
 
 
-_INSTRUCTIONS: Mapping[DType, _Instruction] = {
-    DType.FLOAT32: _Instruction("pc_mma_tf32", 8, 4, 2, 1, "float"),
-    DType.FLOAT16: _Instruction("pc_mma_half", 16, 4, 2, 2, "unsigned"),
-    DType.BFLOAT16: _Instruction("pc_mma_bfloat16", 16, 4, 2, 2, "unsigned"),
+_BYTES = (DType.INT8, DType.UINT8)
+
+_INSTRUCTIONS: Mapping[tuple[DType, DType, DType], _Instruction] = {
+    (DType.FLOAT32, DType.FLOAT32, DType.FLOAT32): _Instruction("pc_mma_tf32", 8, 4, 2, 1, "float"),
+    (DType.FLOAT16, DType.FLOAT16, DType.FLOAT32): _Instruction("pc_mma_half", 16, 4, 2, 2, "unsigned"),
+    (DType.BFLOAT16, DType.BFLOAT16, DType.FLOAT32): _Instruction("pc_mma_bfloat16", 16, 4, 2, 2, "unsigned"),
+    **{
+        (left, right, DType.INT32): _Instruction(f"pc_mma_{left.value}_{right.value}", 32, 4, 2, 4, "unsigned")
+        for left in _BYTES
+        for right in _BYTES
+    },
 }
+"""By the types of both operands and of the sums."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,18 +122,18 @@ def _match(frame: Frame, loop: For) -> _Product:
     factors = _factors(store.value)
     if len(tensors) != 3 or factors is None or store.reduce != "sum":
         raise frame.error(f"{problem}they are not the three of a sum of products")
-    instruction = _INSTRUCTIONS.get(factors[0].dtype)
-    if instruction is None or factors[0].dtype is not factors[1].dtype or store.buffer.dtype is not DType.FLOAT32:
-        kinds = f"{factors[0].dtype.value} and {factors[1].dtype.value} summed in {store.buffer.dtype.value}"
+    steps = [x.var for x in tensors if not any(x.var in free_vars(i) for i in store.indices)]
+    ordered = [f for f in (factors, factors[::-1]) if _is_left(f, steps, tensors)]
+    left, right = ordered[0] if ordered else factors
+    instruction = _INSTRUCTIONS.get((left.dtype, right.dtype, store.buffer.dtype))
+    if instruction is None:
+        kinds = f"{left.dtype.value} and {right.dtype.value} summed in {store.buffer.dtype.value}"
         raise frame.error(f"{problem}not of {kinds}")
     if any(x.source.scope is not Scope.SHARED for x in factors) or store.buffer.scope is not Scope.REGISTER:
         raise frame.error(f"{problem}operands are taken from shared memory and summed in registers")
-    steps = [x.var for x in tensors if not any(x.var in free_vars(i) for i in store.indices)]
-    ordered = [f for f in (factors, factors[::-1]) if _is_left(f, steps, tensors)]
     extents = sorted(constant_extent(x) or 0 for x in tensors)
     if len(steps) != 1 or not ordered or extents != [2, 2, instruction.steps] or not _is_warp(frame):
         raise frame.error(f"{problem}it takes two rows, two columns and {instruction.steps} steps of 8 by 4 threads")
-    left, right = ordered[0]
     row = next(x.var for x in tensors if x.var != steps[0] and _uses(left, x.var))
     column = next(x.var for x in tensors if x.var not in (steps[0], row))
     around = tuple(x for x in loops if x.kind is LoopKind.UNROLL)
@@ -192,21 +204,35 @@ class _Fragments:
             self.frame.line(f"{self._register(number)} = {self.frame.place(self.operand.source)}[{self._offset(at)}];")
 
     def _load_matrices(self) -> None:
-        """Matrices of 8 by 8 elements of two bytes, of which each thread passes the address of one row of 16 bytes."""
-        row, column = (t.var for t in self.frame.threads[-2:])
-        found, steps_last = self.found, self._steps_are_last()
-        if self.is_left and steps_last:
-            at = {row: _LANE % 8, found.row: _LANE // 8 % 2, found.step: _LANE // 16 * 8}
-        elif self.is_left:
-            at = {row: const(0), found.row: _LANE // 8 % 2, found.step: _LANE // 16 * 8 + _LANE % 8}
-        elif steps_last:
-            at = {column: _LANE % 8 // 2, found.column: _LANE % 2, found.step: _LANE // 8 % 2 * 8}
-        else:
-            at = {column: const(0), found.column: const(0), found.step: _LANE % 16}
+        """Matrices of 8 rows of 16 bytes, of which each thread passes the address of one."""
+        steps_last, name = self._steps_are_last(), self.operand.source.name
+        if not steps_last and self.operand.dtype.bytes != _TURNED_BYTES:
+            raise self.frame.error(
+                f"loads matrices of {self.operand.dtype.value} for tensor cores from {name!r}, where "
+                f"the steps of the sum do not lie side by side: only elements of {_TURNED_BYTES} bytes can be turned; "
+                f"copy this operand with its last two dimensions exchanged"
+            )
+        at = self._rows_of_steps() if steps_last else self._steps_of_rows()
         self._check_rows(at)
         function = f"pc_load_matrices{self.count}{'' if steps_last else '_turned'}"
         source = f"{self.frame.place(self.operand.source)} + {self._offset(at)}"
         self.frame.line(f"{function}({', '.join(self.registers())}, {source});")
+
+    def _rows_of_steps(self) -> dict[Var, Expr]:
+        """Where the thread's row of 16 bytes begins, which holds steps."""
+        row, column = (t.var for t in self.frame.threads[-2:])
+        found, steps = self.found, 16 // self.operand.dtype.bytes
+        if self.is_left:
+            return {row: _LANE % 8, found.row: _LANE // 8 % 2, found.step: _LANE // 16 * steps}
+        return {column: _LANE % 8 // 2, found.column: _LANE % 2, found.step: _LANE // 8 % 2 * steps}
+
+    def _steps_of_rows(self) -> dict[Var, Expr]:
+        """The same of one that holds rows (or columns) of a step."""
+        row, column = (t.var for t in self.frame.threads[-2:])
+        found = self.found
+        if self.is_left:
+            return {row: const(0), found.row: _LANE // 8 % 2, found.step: _LANE // 16 * 8 + _LANE % 8}
+        return {column: const(0), found.column: const(0), found.step: _LANE % 16}
 
     def _steps_are_last(self) -> bool:
         """Whether steps are side by side in memory; else the rows or columns are."""

@@ -9,6 +9,7 @@ one.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator
 
@@ -29,6 +30,7 @@ from polycomp.codegen.cuda.frame import Frame
 from polycomp.dtypes import DType
 from polycomp.expr import (
     CheckedIndex,
+    Compare,
     Const,
     Expr,
     Load,
@@ -38,6 +40,7 @@ from polycomp.expr import (
     binary,
     const,
     free_vars,
+    is_uniform,
     linear_in,
     loads,
     simplify,
@@ -48,7 +51,7 @@ from polycomp.expr import (
 from polycomp.expr import walk as walk_expression
 from polycomp.loops import Block, Buffer, For, If, Let, LoopKind, Prefetch, Scope, Stmt, Store
 from polycomp.loops.guards import conjuncts, nonnegative_form
-from polycomp.loops.visit import replace_vars, walk
+from polycomp.loops.visit import map_expressions, replace_vars, walk
 
 WIDEST = 16
 """Bytes that a thread moves at once."""
@@ -97,7 +100,20 @@ def vector(frame: Frame, loop: For, emit: Emit) -> None:
     assert count is not None
     if loop.start != Const(0, DType.INT64):
         body = replace_vars(body, {loop.var: simplify(loop.var + loop.start)})
-    _statement(frame, body, _Lanes(loop.var, count, emit))
+    lanes = _Lanes(loop.var, count, emit)
+    _statement(frame, map_expressions(body, functools.partial(_settled, frame, lanes)), lanes)
+
+
+def _settled(frame: Frame, lanes: _Lanes, e: Expr) -> Expr:
+    """``e`` with conditions that are the same in all lanes in words of the first lane."""
+
+    def settle(part: Expr) -> Expr | None:
+        known = substitute(part, frame.values)
+        if not isinstance(known, Compare) or not is_uniform(known, lanes.var, lanes.count, frame.ranges):
+            return None
+        return substitute(part, {lanes.var: const(0)})
+
+    return transform(e, settle)
 
 
 def _statement(frame: Frame, stmt: Stmt, lanes: _Lanes) -> None:

@@ -32,7 +32,7 @@ from polycomp.expr.nodes import (
     unary,
     wrap,
 )
-from polycomp.expr.simplify import Interval, Ranges, bounds, linear_in, prove, quotients, simplify, terms
+from polycomp.expr.simplify import Interval, Ranges, bounds, is_uniform, linear_in, prove, quotients, simplify, terms
 from polycomp.expr.visit import free_vars, loads, rebuild, substitute, transform, walk
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "const",
     "eq",
     "free_vars",
+    "is_uniform",
     "linear_in",
     "loads",
     "maximum",

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from polycomp.dtypes import DType
-from polycomp.expr.nodes import Binary, Compare, Const, Expr, Select, Var, binary, compare, const, to_text
+from polycomp.expr.nodes import Binary, Compare, Const, Expr, Select, Unary, Var, binary, compare, const, to_text
 from polycomp.expr.visit import free_vars, rebuild
 
 Interval = tuple[int | None, int | None]
@@ -56,6 +56,24 @@ def linear_in(e: Expr, var: Var) -> tuple[int, Expr] | None:
 def terms(e: Expr) -> list[tuple[int, Expr]]:
     """``e`` as a sum of integer multiples: ``(coefficient, product of atoms)``; the constant has the product 1."""
     return [(c, _product(m, 1) if m else const(1)) for m, c in _polynomial(simplify(e)).items()]
+
+
+def is_uniform(condition: Expr, lane: Var, count: int, ranges: Ranges) -> bool:
+    """Whether ``condition`` certainly holds for all values 0 to ``count - 1`` of ``lane``, or for none of them."""
+    if lane not in free_vars(condition):
+        return True
+    if isinstance(condition, Binary | Unary) and condition.dtype is DType.BOOL:
+        return all(is_uniform(operand, lane, count, ranges) for operand in condition.operands)
+    if not isinstance(condition, Compare) or condition.op not in ("lt", "le", "gt", "ge"):
+        return False
+    difference = condition.left - condition.right - (1 if condition.op in ("le", "gt") else 0)  # below 0, or not
+    linear = linear_in(simplify(difference, ranges), lane)
+    if condition.left.dtype is not DType.INT64 or linear is None:
+        return False
+    coefficients = {atom: step for step, atom in terms(linear[1])}
+    first = coefficients.pop(const(1), 0)
+    last = first + linear[0] * (count - 1)
+    return first // count == last // count and not any(step % count for step in coefficients.values())
 
 
 def prove(condition: Expr, ranges: Ranges) -> bool | None:

@@ -19,7 +19,8 @@ from polycomp.poly.tree import LoopKind, Scope
 
 
 def expand_pipelines(stmt: Stmt) -> Stmt:
-    """``stmt`` with its pipelined loops written out. Loops that copy nothing to shared memory stay as they are."""
+    """``stmt`` with its pipelined loops written out. Loops that copy nothing to shared memory stay as they are, and so
+    do those in which threads exchange more than these copies."""
     match stmt:
         case For() if stmt.stages > 1:
             return _expanded(stmt)
@@ -37,7 +38,7 @@ def _expanded(loop: For) -> Stmt:
     buffers, rest = _shared_buffers(loop.body)
     stmts = rest.stmts if isinstance(rest, Block) else (rest,)
     copies = _leading_copies(stmts, buffers)
-    if not copies:
+    if not copies or _written(stmts[len(copies) :]) & set(buffers):
         return dataclasses.replace(loop, stages=1)
     slots = {b: dataclasses.replace(b, shape=(loop.stages, *b.shape)) for b in buffers}
     early = loop.stages - 1
@@ -65,15 +66,20 @@ def _shared_buffers(stmt: Stmt) -> tuple[list[Buffer], Stmt]:
 
 
 def _leading_copies(stmts: Sequence[Stmt], buffers: Sequence[Buffer]) -> list[Stmt]:
-    """The first statements that fill shared buffers from what the loop does not change."""
-    written = {s.buffer for stmt in stmts for s in walk(stmt) if isinstance(s, Store)}
+    """The first statements that fill shared buffers from what the loop does not change, perhaps through registers."""
+    written = _written(stmts)
     copies: list[Stmt] = []
     for stmt in stmts:
-        stores = [s for s in walk(stmt) if isinstance(s, Store)]
-        if any(s.buffer not in buffers or s.reduce for s in stores) or _read(stmt) & written:
+        own = {s.buffer for s in walk(stmt) if isinstance(s, Alloc)}
+        stores = [s for s in walk(stmt) if isinstance(s, Store) and s.buffer not in own]
+        if any(s.buffer not in buffers or s.reduce for s in stores) or _read(stmt) & (written - own):
             break
         copies.append(stmt)
     return copies
+
+
+def _written(stmts: Sequence[Stmt]) -> set[Buffer]:
+    return {s.buffer for stmt in stmts for s in walk(stmt) if isinstance(s, Store)}
 
 
 def _read(stmt: Stmt) -> set[Buffer]:

@@ -1,7 +1,8 @@
-"""Products and convolutions of 8-bit integers with 32-bit sums, plain and with the constant operand in groups of four.
+"""Products and convolutions of 8-bit integers with 32-bit sums, plain and with the constant operand in words.
 
-An *interleaved* matrix ``[K, N]`` is ``[ceil(N / nr), ceil(K / 4), nr, 4]``, zero padded: the four bytes that one word
-of a dot product instruction multiplies are neighbours, and the words of ``nr`` columns follow one another.
+An *interleaved* matrix ``[K, N]`` is ``[ceil(N / nr), ceil(K / word), nr, word]``, zero padded: the bytes that are
+multiplied together (four by a dot product instruction of a CPU) are neighbours, and the words of ``nr`` columns follow
+one another.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from polycomp.ops.windows import (
 )
 from polycomp.te import Dim, Tensor
 
-GROUP = 4
-"""Bytes in a word of 32 bits."""
+WORD = 4
+"""Bytes in a word of 32 bits. Operators with an attribute ``word`` have another number of them in a word."""
 
 _BYTES = (DType.INT8, DType.UINT8)
 
@@ -45,6 +46,10 @@ def _check_bytes(call: Call) -> None:
     a, b = call.input(0), call.input(1)
     if a.dtype not in _BYTES or b.dtype not in _BYTES:
         raise DTypeError(f"{call.op} {call.node!r}: operands must be int8 or uint8, not {a} and {b}")
+
+
+def _word(call: Call) -> int:
+    return int(call.attr("word", WORD))
 
 
 def _wide(value: Expr) -> Expr:
@@ -122,21 +127,21 @@ def _groups(size: Dim, group: int) -> Dim:
 
 
 def _infer_pack(call: Call) -> tuple[TensorType, ...]:
-    """[K, N] -> [ceil(N / nr), ceil(K / 4), nr, 4]."""
-    b, nr = call.input(0), int(call.attr("nr"))
+    """[K, N] -> [ceil(N / nr), ceil(K / word), nr, word]."""
+    b, nr, word = call.input(0), int(call.attr("nr")), _word(call)
     if b.rank != 2:
         raise ShapeError(f"PackInterleaved {call.node!r} takes a matrix, not {b}")
     depth, columns = b.shape
-    return (TensorType(b.dtype, (_groups(columns, nr), _groups(depth, GROUP), nr, GROUP)),)
+    return (TensorType(b.dtype, (_groups(columns, nr), _groups(depth, word), nr, word)),)
 
 
 def _lower_pack(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    b, nr = required(inputs, 0), int(call.attr("nr"))
+    b, nr, word = required(inputs, 0), int(call.attr("nr")), _word(call)
     (out,) = _infer_pack(call)
 
     def body(no: Expr, ko: Expr, ni: Expr, ki: Expr) -> Expr:
-        k, n = ko * GROUP + ki, no * nr + ni
-        tests = [compare("lt", i, d) for i, d, f in ((k, b.shape[0], GROUP), (n, b.shape[1], nr)) if not _divides(f, d)]
+        k, n = ko * word + ki, no * nr + ni
+        tests = [compare("lt", i, d) for i, d, f in ((k, b.shape[0], word), (n, b.shape[1], nr)) if not _divides(f, d)]
         return guarded(b[k, n], tests)
 
     return (define(f"{call.node}.packed", out.shape, ("no", "ko", "ni", "ki"), body, call.node),)
@@ -150,8 +155,8 @@ def _infer_interleaved(call: Call) -> tuple[TensorType, ...]:
     """a [..., M, K], b interleaved, int32 bias [N] -> int32 [..., M, N]."""
     _check_bytes(call)
     a, b = call.input(0), call.input(1)
-    n, nr = call.attr("n"), int(call.attr("nr"))
-    if not a.rank or b.shape != (_groups(n, nr), _groups(a.shape[-1], GROUP), nr, GROUP):
+    n, nr, word = call.attr("n"), int(call.attr("nr")), _word(call)
+    if not a.rank or b.shape != (_groups(n, nr), _groups(a.shape[-1], word), nr, word):
         raise ShapeError(
             f"MatMulInterleaved {call.node!r}: an interleaved operand of shape {list(b.shape)} does not fit "
             f"{list(a.shape)} times {n} columns in blocks of {nr}"
@@ -162,33 +167,34 @@ def _infer_interleaved(call: Call) -> tuple[TensorType, ...]:
 def _lower_interleaved(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     a, b, bias = required(inputs, 0), required(inputs, 1), optional(inputs, 2)
     (out,) = _infer_interleaved(call)
-    nr = int(call.attr("nr"))
-    source = _padded(call, a, b.shape[1])
-    ko, ki = reduction_axes((b.shape[1], GROUP), ("k", "ki"))
+    nr, word = int(call.attr("nr")), _word(call)
+    source = _padded(call, a, b.shape[1], word)
+    ko, ki = reduction_axes((b.shape[1], word), ("k", "ki"))
 
     def body(*index: Expr) -> Expr:
         *rows, n = index
-        return te.sum(_wide(source[(*rows, ko * GROUP + ki)]) * _wide(b[n // nr, ko, n % nr, ki]), (ko, ki))
+        return te.sum(_wide(source[(*rows, ko * word + ki)]) * _wide(b[n // nr, ko, n % nr, ki]), (ko, ki))
 
     total = define(f"{call.node}.sum", out.shape, _row_names(a.rank, "n"), body, call.node)
     return (total if bias is None else _add_columns(call, total, bias),)
 
 
 def _infer_pack_conv(call: Call) -> tuple[TensorType, ...]:
-    """[K, C, kernel...] -> [ceil(K / block), ceil(C / input_block), kernel..., input_block / 4, block, 4]."""
+    """[K, C, kernel...] -> [ceil(K / block), ceil(C / input_block), kernel..., input_block / word, block, word]."""
     w, block, input_block = call.input(0), int(call.attr("block")), int(call.attr("input_block"))
+    word = _word(call)
     check_spatial(call, w.rank - FIRST_SPATIAL, w.shape)
     blocks = (_groups(w.shape[0], block), _groups(w.shape[1], input_block))
-    return (TensorType(w.dtype, (*blocks, *w.shape[FIRST_SPATIAL:], input_block // GROUP, block, GROUP)),)
+    return (TensorType(w.dtype, (*blocks, *w.shape[FIRST_SPATIAL:], input_block // word, block, word)),)
 
 
 def _lower_pack_conv(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     w, block, input_block = required(inputs, 0), int(call.attr("block")), int(call.attr("input_block"))
-    (out,) = _infer_pack_conv(call)
+    (out,), word = _infer_pack_conv(call), _word(call)
 
     def body(ko: Expr, co: Expr, *rest: Expr) -> Expr:
         *taps, cq, ki, ci = rest
-        k, c = ko * block + ki, co * input_block + cq * GROUP + ci
+        k, c = ko * block + ki, co * input_block + cq * word + ci
         sizes = ((k, w.shape[0], block), (c, w.shape[1], input_block))
         return guarded(w[(k, c, *taps)], [compare("lt", i, d) for i, d, f in sizes if not _divides(f, d)])
 
@@ -204,10 +210,11 @@ def _infer_conv_blocked(call: Call) -> tuple[TensorType, ...]:
     """
     _check_bytes(call)
     x, w, input_block = call.input(0), call.input(1), int(call.attr("input_block"))
+    word = _word(call)
     window = window_of(call, tuple(call.attr("kernel_shape")))
     check_spatial(call, window.rank, x.shape, 1)
     if (
-        w.shape[1:] != (x.shape[1], *window.kernel, input_block // GROUP, w.shape[-2], GROUP)
+        w.shape[1:] != (x.shape[1], *window.kernel, input_block // word, w.shape[-2], word)
         or x.shape[-1] != input_block
     ):
         raise ShapeError(
@@ -219,16 +226,16 @@ def _infer_conv_blocked(call: Call) -> tuple[TensorType, ...]:
 
 
 def _lower_conv_blocked(call: Call, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    x, w = required(inputs, 0), required(inputs, 1)
+    x, w, word = required(inputs, 0), required(inputs, 1), _word(call)
     (out,) = _infer_conv_blocked(call)
     window = window_of(call, tuple(call.attr("kernel_shape")))
     source = pad_for_windows(call, x, window, int(call.attr("fill", 0)))
     taps = reduction_axes(window.kernel, spatial_names(window.rank, "k"))
-    co, cq, ci = reduction_axes((w.shape[1], w.shape[-3], GROUP), ("co", "cq", "ci"))
+    co, cq, ci = reduction_axes((w.shape[1], w.shape[-3], word), ("co", "cq", "ci"))
 
     def body(n: Expr, ko: Expr, *index: Expr) -> Expr:
         *position, ki = index
-        data = source[(n, co, *window.at(position, taps), cq * GROUP + ci)]
+        data = source[(n, co, *window.at(position, taps), cq * word + ci)]
         return te.sum(_wide(data) * _wide(w[(ko, co, *taps, cq, ki, ci)]), (co, *taps, cq, ci))
 
     total = define(f"{call.node}.sum", out.shape, layout_names(window.rank, 1), body, call.node)
@@ -239,16 +246,16 @@ def _row_names(rank: int, last: str) -> tuple[str, ...]:
     return (*(f"b{i}" for i in range(rank - 2)), *("m",) * (rank > 1), last)
 
 
-def _padded(call: Call, a: Tensor, groups: Dim) -> Tensor:
-    """``NODE.padded``: ``a`` with zeros up to a multiple of four; ``a`` itself where it has one."""
+def _padded(call: Call, a: Tensor, words: Dim, word: int) -> Tensor:
+    """``NODE.padded``: ``a`` with zeros up to a multiple of a word's bytes; ``a`` itself where it has one."""
     depth = a.shape[-1]
-    if _divides(GROUP, depth):
+    if _divides(word, depth):
         return a
 
     def body(*index: Expr) -> Expr:
         return guarded(a[index], [compare("lt", index[-1], depth)])
 
-    shape = (*a.shape[:-1], as_dim(groups * GROUP))
+    shape = (*a.shape[:-1], as_dim(words * word))
     return define(f"{call.node}.padded", shape, _row_names(a.rank, "k"), body, call.node)
 
 

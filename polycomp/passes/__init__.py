@@ -48,7 +48,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
 )
 """The passes in order, by name."""
 
-FOR_CPUS = frozenset(["pack_matrices", "pack_integers"])
+FOR_CPUS = frozenset(["pack_matrices"])
 """Those that lay matrices out for a core's vector registers. A GPU's kernels pack what a block needs themselves."""
 
 

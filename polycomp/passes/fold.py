@@ -10,7 +10,7 @@ import numpy as np
 
 from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
-from polycomp.ops.integer import GROUP
+from polycomp.ops.integer import WORD
 from polycomp.ops.winograd import transform_weights
 from polycomp.options import Options
 from polycomp.passes.rewrite import Array, Editor
@@ -99,16 +99,16 @@ def pack_panels(matrix: Array, attributes: Mapping[str, Any]) -> Array:
 
 
 def interleave(matrix: Array, attributes: Mapping[str, Any]) -> Array:
-    """The operator PackInterleaved: [K, N] to [ceil(N / nr), ceil(K / 4), nr, 4], zero padded."""
-    groups = _blocked_rows(matrix, GROUP).transpose(2, 0, 1)
-    return _blocked_rows(groups, attributes["nr"]).transpose(0, 2, 1, 3)
+    """The operator PackInterleaved: [K, N] to [ceil(N / nr), ceil(K / word), nr, word], zero padded."""
+    words = _blocked_rows(matrix, attributes.get("word", WORD)).transpose(2, 0, 1)
+    return _blocked_rows(words, attributes["nr"]).transpose(0, 2, 1, 3)
 
 
 def interleave_weights(weights: Array, attributes: Mapping[str, Any]) -> Array:
     """The operator PackConvInterleaved: its shapes are described there."""
     columns = _blocked_rows(weights, attributes["block"])  # [Ko, ki, C, kernel...]
-    channels = _blocked_rows(np.moveaxis(columns, 2, 0), attributes["input_block"])  # [Co, cq * 4 + ci, Ko, ki, ...]
-    words = channels.reshape(len(channels), -1, GROUP, *channels.shape[2:])
+    channels = _blocked_rows(np.moveaxis(columns, 2, 0), attributes["input_block"])  # [Co, cq * word + ci, Ko, ki, ...]
+    words = channels.reshape(len(channels), -1, attributes.get("word", WORD), *channels.shape[2:])
     return np.moveaxis(words, (0, 1, 2, 4), (1, -3, -1, -2))
 
 

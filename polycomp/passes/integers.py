@@ -1,4 +1,4 @@
-"""Products of 8-bit integers on operands that dot product instructions take."""
+"""Products of 8-bit integers on operands that dot product instructions, or a GPU's tensor cores, take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from polycomp.dtypes import DType
 from polycomp.graph import Graph, Node
+from polycomp.ops.integer import WORD
 from polycomp.options import Options
 from polycomp.panels import panel_width
 from polycomp.passes.packing import column_bias
@@ -33,16 +34,22 @@ def _is_packable(editor: Editor, node: Node) -> bool:
 
 def _pack(editor: Editor, node: Node, target: Target) -> None:
     left, right = node.inputs
-    matrix, width = editor.constants[right], panel_width(target)
+    matrix, words = editor.constants[right], _words(target)
     last, bias = column_bias(editor, node)
     kinds = editor.type(left).dtype, editor.type(right).dtype
     if turns_over(*kinds, target):
         bias = _corrected(editor, matrix, kinds[0], bias, node)
         left = turned_over(editor, left, node)
-    packed = editor.emit("PackInterleaved", (right,), {"nr": width}, node)
+    packed = editor.emit("PackInterleaved", (right,), words, node)
     inputs = (left, packed) if bias is None else (left, packed, bias)
-    product = editor.emit("MatMulInterleaved", inputs, {"n": matrix.shape[1], "nr": width}, last)
+    product = editor.emit("MatMulInterleaved", inputs, {"n": matrix.shape[1], **words}, last)
     editor.replace(last, product)
+
+
+def _words(target: Target) -> dict[str, int]:
+    """How a matrix is interleaved. For a GPU the steps of each column lie side by side, as tensor cores take them, in
+    words that a thread loads at once."""
+    return {"nr": 1, "word": target.vector_bytes} if target.is_gpu else {"nr": panel_width(target), "word": WORD}
 
 
 def turns_over(left: DType, right: DType, target: Target) -> bool:

@@ -16,7 +16,7 @@ from polycomp.dtypes import DType, as_dtype
 from polycomp.expr import Expr
 from polycomp.graph import Graph, Node, OpKind
 from polycomp.ops.blocked import fills_blocks
-from polycomp.ops.integer import GROUP
+from polycomp.ops.integer import WORD
 from polycomp.options import Options
 from polycomp.passes.filtering import Layer, filtering_tile, filtering_tiles
 from polycomp.passes.integers import correction, turned_over, turned_over_number, turns_over
@@ -146,7 +146,8 @@ def _convolution(blocking: _Blocking, node: Node) -> str | None:
 
 
 def _integer_convolution(blocking: _Blocking, node: Node) -> str | None:
-    """On operands of the signs that the machine multiplies (``integers``), in words of four channels."""
+    """On operands of the signs that the machine multiplies (``integers``), in words of channels: four for a CPU's
+    instruction, on a GPU all that a block has, which its threads load at once."""
     editor, block = blocking.editor, blocking.block
     x, weights = node.inputs[0], editor.constant(node.inputs[1])
     if weights is None or len(node.inputs) > 2 or any(isinstance(d, Expr) for d in editor.shape(x)[1:]):
@@ -159,22 +160,22 @@ def _integer_convolution(blocking: _Blocking, node: Node) -> str | None:
         packed = editor.emit("PackConvWeights", (node.inputs[1],), {"block": block, "depthwise": True}, node)
         more = {"input_block": block, "in_channels": channels}
         return blocking.emit("ConvBlocked", (blocking.to_blocked(x, node), packed), node, **more, **common)
-    input_block = GROUP if channels <= GROUP and x not in blocking.blocked else block
+    input_block = WORD if channels <= WORD and x not in blocking.blocked else block
     source = blocking.to_blocked(x, node) if input_block == block else _words(blocking, x, node)
     fill, lines, kind = int(node.attributes.get("fill", 0)), "", editor.type(x).dtype
     if turns_over(kind, editor.type(node.inputs[1]).dtype, blocking.target):
         source, fill = turned_over(editor, source, node), turned_over_number(fill, kind)
         row = editor.add_constant(correction(weights, (1, 2, 3), kind), f"{node.name}.correction")
         lines = editor.emit("PackChannels", (row,), {"block": block}, node)
-    packing = {"block": block, "input_block": input_block}
-    packed = editor.emit("PackConvInterleaved", (node.inputs[1],), packing, node)
-    changes = {"fill": fill, "input_block": input_block, **common}
+    words = {"input_block": input_block, "word": input_block if blocking.target.is_gpu else WORD}
+    packed = editor.emit("PackConvInterleaved", (node.inputs[1],), {"block": block, **words}, node)
+    changes = {"fill": fill, **words, **common}
     return blocking.emit("ConvIntegerBlocked", (source, packed, lines), node, **changes)
 
 
 def _words(blocking: _Blocking, x: str, at: Node) -> str:
     """A few channels as the parts of one word."""
-    return blocking.editor.emit("ToBlocked", (x,), {"block": GROUP}, at)
+    return blocking.editor.emit("ToBlocked", (x,), {"block": WORD}, at)
 
 
 def _filtering_tile(blocking: _Blocking, node: Node, weights: tuple[int, ...]) -> int | None:

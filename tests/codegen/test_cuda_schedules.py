@@ -80,6 +80,54 @@ def test_scheduled_matrix_product(shape: tuple[int, int, int]) -> None:
     np.testing.assert_allclose(result, a @ b, rtol=1e-5)
 
 
+def pipelined(exchanged: str) -> LoopNest:
+    """A product whose right operand is copied two steps ahead: through each thread's registers, or to be scaled by all
+    threads once it is there."""
+    a, b = te.placeholder((8, 12), "float32", "a"), te.placeholder((12, 64), "float32", "b")
+    k = te.reduce_axis(12, "k")
+    scaled = te.compute((12, 64), lambda i, j: b[i, j] * 2.0, "scaled")
+    c = te.compute((8, 64), lambda i, j: te.sum(a[i, k] * scaled[k, j], axis=k), "c")
+    s = Schedule(c)
+    sums = s.cache_write(c)
+    row, column = s[c].loops
+    block, within = s.split(row, 4)
+    s.bind(block, "block")
+    s.reorder(column, within)
+    s.bind(column, "thread")
+    i, j, step = s.compute_at(sums, block, "register")
+    s.reorder(step, j, i)
+    s.bind(j, "thread")
+    if exchanged == "registers":
+        own = s.cache_write(scaled)
+        _, j = s.compute_at(scaled, step, "shared")
+        thread, _ = s.split(j, 4)
+        s.bind(thread, "thread")
+        s.compute_at(own, thread, "register")
+    else:
+        _, j = s.compute_at(scaled, step, "shared")
+        s.bind(s.split(j, 4)[0], "thread")
+        _, j = s.compute_at(s.cache_read(b, scaled), step, "shared")
+        thread, lanes = s.split(j, 4)
+        s.bind(thread, "thread")
+        s.vectorize(lanes)
+    s.pipeline(step, 3)
+    return lower_kernel(s.kernel)
+
+
+@needs_harness
+@pytest.mark.parametrize("exchanged", ["registers", "shared"])
+def test_copies_ahead(exchanged: str) -> None:
+    """They may go through registers. Where threads exchange more than what they copied, all wait for each other as
+    anywhere else."""
+    random_ = np.random.default_rng(0)
+    a, b = random_.random((8, 12), np.float32), random_.random((12, 64), np.float32)
+    nest = pipelined(exchanged)
+    source = assert_as_interpreted(nest, a, b, rtol=1e-5)
+    assert ("pc_await_copies" in source) == (exchanged == "registers")
+    (result,), _ = CudaKernels([nest])(nest, [a, b])
+    np.testing.assert_allclose(result, a @ (2 * b), rtol=1e-5)
+
+
 @needs_nvrtc
 def test_sums_of_a_scheduled_product_stay_in_registers() -> None:
     emitted = emit_cuda(matrix_product(64, 64, 64), CUDA)

@@ -26,23 +26,32 @@ def test_matmul_integer(types: tuple[str, str], shapes: tuple[tuple[int, ...], t
     np.testing.assert_array_equal(ours("MatMulInteger", a, b), expected)
 
 
-@pytest.mark.parametrize(("m", "k", "n", "nr"), [(3, 8, 8, 4), (1, 7, 5, 8), (2, 1, 9, 4), (5, 6, 3, 2)])
+@pytest.mark.parametrize(
+    ("m", "k", "n", "words"),
+    [
+        (3, 8, 8, {"nr": 4}), (1, 7, 5, {"nr": 8}), (2, 1, 9, {"nr": 4}), (5, 6, 3, {"nr": 2}),
+        (5, 35, 3, {"nr": 1, "word": 16}), (2, 6, 9, {"nr": 4, "word": 2}),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("biased", [False, True])
-def test_interleaved(m: int, k: int, n: int, nr: int, biased: bool) -> None:
+def test_interleaved(m: int, k: int, n: int, words: dict[str, int], biased: bool) -> None:
     a, b = bytes_of("uint8", 2, m, k), bytes_of("int8", k, n)
     bias = np.arange(n, dtype=np.int32) if biased else None
-    packed = ours("PackInterleaved", b, nr=nr)
-    np.testing.assert_array_equal(packed, interleave(b, {"nr": nr}))
+    packed = ours("PackInterleaved", b, **words)
+    np.testing.assert_array_equal(packed, interleave(b, words))
     expected = np.matmul(a.astype(np.int32), b.astype(np.int32)) + (0 if bias is None else bias)
-    np.testing.assert_array_equal(ours("MatMulInterleaved", a, packed, bias, n=n, nr=nr), expected)
+    np.testing.assert_array_equal(ours("MatMulInterleaved", a, packed, bias, n=n, **words), expected)
 
 
-@pytest.mark.parametrize(("channels", "outputs", "block", "input_block"), [(6, 5, 4, 4), (3, 8, 8, 4), (9, 4, 2, 8)])
-def test_convolution_of_words(channels: int, outputs: int, block: int, input_block: int) -> None:
+@pytest.mark.parametrize(
+    ("channels", "outputs", "block", "input_block", "word"),
+    [(6, 5, 4, 4, 4), (3, 8, 8, 4, 4), (9, 4, 2, 8, 4), (9, 4, 2, 8, 8)],
+)
+def test_convolution_of_words(channels: int, outputs: int, block: int, input_block: int, word: int) -> None:
     x, w = bytes_of("uint8", 2, channels, 5, 6), bytes_of("int8", outputs, channels, 3, 2)
     sizes = {"strides": (2, 1), "dilations": (1, 2), "pads": (1, 0, 1, 2)}
-    packed = ours("PackConvInterleaved", w, block=block, input_block=input_block)
-    packing = {"block": block, "input_block": input_block}
+    packing = {"block": block, "input_block": input_block, "word": word}
+    packed = ours("PackConvInterleaved", w, **packing)
     np.testing.assert_array_equal(packed, interleave_weights(w, packing))
     blocked = ours("ToBlocked", x, block=input_block)
     blocked[:, -1, :, :, (channels - 1) % input_block + 1 :] = 99  # unspecified

@@ -56,6 +56,21 @@ def test_signs_of_convolutions(a: str, b: str, signs: str, channels: int) -> Non
     assert found.get("BitwiseXor", 0) == {"mixed": a == b, "same": a != b, "any": False}[signs]
 
 
+def test_words_are_as_the_target_takes_them() -> None:
+    """A CPU's instruction takes four bytes of each of some columns; a GPU's thread loads many of one column."""
+    make = Make()
+    image, w = make.input(1, 18, 4, 5, dtype="uint8"), make.constant(np.ones((9, 18, 3, 3)), "int8")
+    sizes = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "group": 1}
+    convolution = make.graph(make.op("ConvInteger", image, w, **sizes))
+    found = {}
+    for name in ("any", "cuda"):
+        target = parse_target(TARGETS.get(name, name))
+        nodes = check(product("uint8", "int8"), pack_integers, target=target).nodes
+        nodes += check(convolution, choose_layout, target=target).nodes
+        found[name] = [n.attributes["word"] for n in nodes if n.op in ("PackInterleaved", "PackConvInterleaved")]
+    assert found == {"any": [4, 4], "cuda": [16, 8]}
+
+
 def test_matrices_that_are_computed_are_left() -> None:
     make = Make()
     y = make.op("MatMulInteger", make.input(3, 7, dtype="uint8"), make.input(7, 5, dtype="int8"))

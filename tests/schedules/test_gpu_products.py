@@ -9,15 +9,15 @@ import pytest
 
 from polycomp import te
 from polycomp.decisions import Decisions
-from polycomp.expr import Var, select
+from polycomp.expr import Var, cast, select
 from polycomp.loops import LoopKind, lower_kernel
 from polycomp.loops.interpreter import interpret
 from polycomp.poly.legality import verify_kernel
 from polycomp.poly.tree import Loop, walk
 from polycomp.schedules.library.analysis import computed
 from polycomp.schedules.library.choose import build_schedule
-from polycomp.schedules.library.gpu.contraction import TILES, schedule_product
-from polycomp.schedules.library.gpu.products import as_products, vector_width
+from polycomp.schedules.library.gpu.contraction import TENSOR_TILES, TILES, on_tensor_cores, schedule_product
+from polycomp.schedules.library.gpu.products import as_products, vector_width, with_inlined
 from polycomp.schedules.schedule import Schedule
 from polycomp.target import cuda_target
 from polycomp.te import Tensor
@@ -74,6 +74,13 @@ def scores(heads: int = 3, rows: int = 18, depth: int = 12) -> Case:
     return [q, k], s
 
 
+def bytes_product(rows: int, depth: int, columns: int, kinds: tuple[str, str] = ("uint8", "int8")) -> Case:
+    x, w = te.placeholder((rows, depth), kinds[0], "x"), te.placeholder((depth, columns), kinds[1], "w")
+    k = te.reduce_axis(depth, "k")
+    y = te.compute((rows, columns), lambda i, j: te.sum(cast("int32", x[i, k]) * cast("int32", w[k, j]), axis=k), "y")
+    return [x, w], y
+
+
 def open_batch() -> Case:
     n = te.size("n")
     x, w = te.placeholder((n, 6, 16), "float32", "x"), te.placeholder((16, 20), "float32", "w")
@@ -91,6 +98,8 @@ CASES: Mapping[str, Callable[[], Case]] = {
     "batch": lambda: convolution(1, 2),
     "scores": scores,
     "open": open_batch,
+    "bytes": lambda: bytes_product(20, 64, 32),
+    "odd bytes": lambda: bytes_product(33, 21, 35, ("int8", "int8")),
 }
 
 
@@ -103,6 +112,12 @@ def scheduled(case: Case, decisions: Decisions = Decisions()) -> Schedule:  # no
     return schedule
 
 
+def random_array(rng: np.random.Generator, shape: list[int], tensor: Tensor) -> np.ndarray:
+    if tensor.dtype.is_float:
+        return rng.standard_normal(shape).astype(np.float32)
+    return rng.integers(-100 if tensor.dtype.value == "int8" else 0, 100, shape).astype(tensor.dtype.numpy)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_product_is_proven_and_right(name: str) -> None:
     inputs, output = CASES[name]()
@@ -111,7 +126,7 @@ def test_a_product_is_proven_and_right(name: str) -> None:
     sizes = {Var("n"): 3} if name == "open" else {}
     rng = np.random.default_rng(0)
     shapes = [[sizes[d] if isinstance(d, Var) else d for d in t.shape] for t in inputs]
-    arrays = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    arrays = [random_array(rng, s, t) for s, t in zip(shapes, inputs, strict=True)]
     (expected,) = evaluate([output], dict(zip(inputs, arrays, strict=True)), sizes)
     (found,) = interpret(lower_kernel(schedule.kernel), arrays, {v.name: n for v, n in sizes.items()})
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -128,6 +143,36 @@ def test_every_tile_is_legal_and_has_a_known_number_of_threads(tile: object) -> 
             nests[id(outer)] = nests.get(id(outer), 1) * int(node.extent)  # type: ignore[arg-type]
     assert set(nests.values()) == {tile.threads}  # type: ignore[attr-defined]
     assert tile.threads % 32 == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("tile", TENSOR_TILES, ids=str)
+def test_bytes_are_multiplied_on_tensor_cores(tile: object) -> None:
+    schedule = scheduled(bytes_product(200, 128, 144), Decisions().replace("y.product.tile", str(tile)))
+    assert verify_kernel(schedule.kernel).legal
+    tensors = [n.extent for n, _ in walk(schedule.kernel.tree) if isinstance(n, Loop) and n.kind is LoopKind.TENSOR]
+    assert tensors.count(32) == 1
+
+
+def test_bytes_that_were_converted_before_are_no_operands_of_tensor_cores() -> None:
+    """An int8 of the bits of a uint8 is another number than what the instruction would read."""
+    x, w = te.placeholder((40, 64), "uint8", "x"), te.placeholder((64, 40), "int8", "w")
+    k = te.reduce_axis(64, "k")
+    y = te.compute(
+        (40, 40), lambda i, j: te.sum(cast("int32", cast("int8", x[i, k])) * cast("int32", w[k, j]), axis=k), "y"
+    )
+    _, (made,) = as_products([y])
+    assert not on_tensor_cores(made, cuda_target())
+    assert on_tensor_cores(as_products([bytes_product(40, 64, 40)[1]])[1][0], cuda_target())
+
+
+def test_vectors_of_what_is_made_where_it_is_copied() -> None:
+    """Zeros beyond the end of rows stand in no memory: what threads load at once is told by the rows themselves."""
+    x, w = te.placeholder((40, 100), "float32", "x"), te.placeholder((112, 40), "float32", "w")
+    padded = te.compute((40, 112), lambda i, k: select(k < 100, x[i, k], 0.0), "padded")
+    k = te.reduce_axis(112, "k")
+    y = te.compute((40, 40), lambda i, j: te.sum(padded[i, k] * w[k, j], axis=k), "y")
+    _, (made,) = as_products([y])
+    assert (vector_width(made.left, 8), vector_width(with_inlined(made.left, [padded]), 8)) == (8, 4)
 
 
 def test_threads_load_vectors_where_rows_begin_at_one() -> None:

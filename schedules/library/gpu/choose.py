@@ -77,5 +77,6 @@ def _schedule_alone(schedule: Schedule, stage: Tensor, target: Target) -> None:
 
 def _sources(schedule: Schedule, operand: Tensor) -> list[Tensor]:
     """What a product's operand is made of, whatever was computed in its place."""
-    found = (s for s in schedule.kernel.statements.values() if s.tensor.name == operand.name)
+    names = (operand.name, f"{operand.name}.acc")
+    found = (s for s in schedule.kernel.statements.values() if s.tensor.name in names)
     return [load.source for statement in found for load in loads(statement.value)]

@@ -11,11 +11,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from polycomp.dtypes import DType
-from polycomp.expr import const, simplify, wrap
+from polycomp.expr import Cast, Load, Reduce, const, simplify, wrap
 from polycomp.poly.tree import SWIZZLED_BYTES, Scope
 from polycomp.schedules.library.analysis import constant, is_expensive, is_reduction, reads_tensor
 from polycomp.schedules.library.deciding import Deciding
-from polycomp.schedules.library.gpu.products import LARGEST_TILE, Product, vector_width
+from polycomp.schedules.library.gpu.products import LARGEST_TILE, Product, turned, vector_width, with_inlined
 from polycomp.schedules.schedule import LoopRef, Schedule
 from polycomp.target import Target
 from polycomp.te import Axis, Dim, Tensor
@@ -30,7 +30,9 @@ _WARP = 32
 _LANE_ROWS, _LANE_COLUMNS = 8, 4  # of the lanes of a warp
 _TENSOR_BYTES = 32  # of each operand's steps that an instruction of tensor cores takes
 _WARP_ROWS = 16  # of each of a warpgroup's four warps
+_SUMS_OF_TWO_BLOCKS = 64  # of a thread, at most, where two blocks of warpgroups fit a multiprocessor
 _WARPGROUP_SHARED_BYTES = 112 << 10  # of a block's slots: two blocks fit a multiprocessor
+_PATCH_STEPS = 4  # of bytes that a thread turns: a word of shared memory
 _MOST_FILLED = 1.34  # elements of all tiles over those of the result, at most
 
 
@@ -107,13 +109,22 @@ def _epilogue(schedule: Schedule, stages: Sequence[Tensor], product: Product) ->
 
 
 def on_tensor_cores(product: Product, target: Target) -> bool:
-    """Whether an instruction takes the operands as they are; floats of 32 bits only where ``target`` allows it to round
-    them to 19 (tf32)."""
+    """Whether an instruction takes the operands as they are: bytes of any signs, or halves of one kind; floats of 32
+    bits only where ``target`` allows it to round them to 19 (tf32)."""
     kinds = {product.left.dtype, product.right.dtype}
-    rounded = (DType.FLOAT32,) if target.tf32 else ()
-    return (
-        len(kinds) == 1 and kinds <= {DType.FLOAT16, DType.BFLOAT16, *rounded} and product.tensor.dtype is DType.FLOAT32
-    )
+    floats = {DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32} if target.tf32 else {DType.FLOAT16, DType.BFLOAT16}
+    if not _are_widened(product):
+        return False
+    if product.tensor.dtype is DType.INT32:
+        return kinds <= {DType.INT8, DType.UINT8}
+    return len(kinds) == 1 and kinds <= floats and product.tensor.dtype is DType.FLOAT32
+
+
+def _are_widened(product: Product) -> bool:
+    """Whether the operands are multiplied as they are stored, or converted to the sum's type alone."""
+    assert isinstance(product.tensor.body, Reduce)
+    factors = (e.operand if isinstance(e, Cast) else e for e in product.tensor.body.operand.operands)
+    return all(isinstance(e, Load) for e in factors)
 
 
 def inline_operands(schedule: Schedule, stages: Sequence[Tensor], operands: Sequence[Tensor]) -> list[Tensor]:
@@ -145,7 +156,7 @@ class _Tiling(Deciding):
 
     def apply(self) -> frozenset[Tensor]:
         product = self.product
-        inlined = inline_operands(self.schedule, self.stages, (product.left, product.right))
+        self.inlined = inline_operands(self.schedule, self.stages, (product.left, product.right))
         block = self._tile_result()
         step = self._accumulate(block)
         for operand in (product.left, product.right):
@@ -154,14 +165,17 @@ class _Tiling(Deciding):
         if constant(schedule.extent(step)) != 1:
             schedule.pipeline(step, self._decide("stages", self._own_stages(step), _STAGES))
         last = () if self.final is None else (self.final,)
-        return frozenset((*inlined, product.left, product.right, product.tensor, product.result, *last))
+        return frozenset((*self.inlined, product.left, product.right, product.tensor, product.result, *last))
 
     def _own_stages(self, step: LoopRef) -> int:
         """Deep enough to hide memory's latency, if blocks of a multiprocessor still fit its shared memory."""
         tile, product = self.tile, self.product
         slot = self.step * (tile.rows * product.left.dtype.bytes + tile.columns * product.right.dtype.bytes)
         count = constant(self.schedule.extent(step)) or max(_STAGES)
-        most = _WARPGROUP_SHARED_BYTES if tile.warpgroup else _SHARED_BYTES
+        most = _SHARED_BYTES
+        if tile.warpgroup:  # a block with many sums has a multiprocessor's registers to itself
+            alone = tile.rows * tile.columns // tile.threads > _SUMS_OF_TWO_BLOCKS
+            most = self.target.shared_bytes if alone else _WARPGROUP_SHARED_BYTES
         return max(n for n in _STAGES if n <= count and (n <= 2 or n * slot <= most))
 
     def _choose_tile(self) -> BlockTile:
@@ -299,19 +313,44 @@ class _Tiling(Deciding):
 
     def _copy(self, operand: Tensor, step: LoopRef) -> None:
         """Copy a step's part of an operand to shared memory, all threads together."""
-        schedule = self.schedule
+        schedule, made = self.schedule, with_inlined(operand, self.inlined)
+        most = self.target.vector_bytes // operand.dtype.bytes
+        width, across = vector_width(made, most), vector_width(turned(made), most)
+        patched = schedule.cache_write(operand) if operand.dtype.bytes == 1 and across > width else None
         *_, outer, inner = schedule.compute_at(operand, step, Scope.SHARED)
         if self.tile.warpgroup:
             schedule.swizzle_storage(operand)
         elif self.tile.tensor or operand.axes[-1].extent == self.product.depth:  # else rows get in each other's banks
             schedule.pad_storage(operand, operand.rank - 1, _BANK_ROW // operand.dtype.bytes)
-        width = vector_width(operand, self.target.vector_bytes // operand.dtype.bytes)
+        if patched is not None:
+            self._turn(patched, outer, inner, across)
+            return
         loop, lanes = schedule.split(schedule.fuse(outer, inner), width)
-        rounds, threads = schedule.split(loop, self.tile.threads)
-        schedule.reorder(threads, rounds, lanes)
-        schedule.bind(threads, "thread")
-        schedule.unroll(rounds)
+        self._unroll_rounds(loop, [lanes])
         schedule.vectorize(lanes)
+
+    def _turn(self, patch: Tensor, outer: LoopRef, inner: LoopRef, width: int) -> None:
+        """Copy bytes that lie side by side along ``outer``, and are wanted so along ``inner``: each thread takes
+        patches of some vectors of ``width``, which it turns in its registers."""
+        schedule = self.schedule
+        outer, across = schedule.split(outer, width)
+        inner, steps = schedule.split(inner, _PATCH_STEPS)
+        schedule.reorder(outer, inner, across, steps)
+        thread = self._unroll_rounds(schedule.fuse(outer, inner), [across, steps])
+        schedule.unroll(across)
+        schedule.vectorize(steps)
+        *_, across, steps = schedule.compute_at(patch, thread, Scope.REGISTER)
+        schedule.reorder(steps, across)
+        schedule.unroll(steps)
+        schedule.vectorize(across)
+
+    def _unroll_rounds(self, loop: LoopRef, within: Sequence[LoopRef]) -> LoopRef:
+        """Share the iterations of ``loop`` out to all threads; returns the loop over what each of them has."""
+        rounds, threads = self.schedule.split(loop, self.tile.threads)
+        self.schedule.reorder(threads, rounds, *within)
+        self.schedule.bind(threads, "thread")
+        self.schedule.unroll(rounds)
+        return rounds
 
 
 def _product_of(dims: Sequence[Dim]) -> int:

@@ -10,13 +10,14 @@ third.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
+from polycomp.dtypes import DType
 from polycomp.expr import (
     Binary,
     Cast,
-    Compare,
     Expr,
     Interval,
     Load,
@@ -26,6 +27,7 @@ from polycomp.expr import (
     compare,
     const,
     free_vars,
+    is_uniform,
     linear_in,
     loads,
     select,
@@ -57,8 +59,8 @@ class Product:
     """``tensor[batch.., m, n]`` sums ``left[batch.., k, m] * right[batch.., k, n]``.
 
     An operand has those of the batch axes that it depends on, and its last two axes the other way round where its
-    steps lie side by side in memory. ``result`` is the tensor that was a contraction, and now reads ``tensor``;
-    ``rows`` and ``columns`` are its axes that ``m`` and ``n`` go through.
+    steps lie side by side in memory, or are bytes. ``result`` is the tensor that was a contraction, and now reads
+    ``tensor``; ``rows`` and ``columns`` are its axes that ``m`` and ``n`` go through.
     """
 
     tensor: Tensor
@@ -251,7 +253,8 @@ def _operand(
     values: dict[Var, Expr] = dict(zip(outer, own, strict=True))
     values |= digits([tensor.axes[d] for d in axes], p) | digits(tensor.reduce_axes, number)
     element = substitute(_unconverted(operand), values)
-    last = (p, k) if _are_neighbours(element, k, p) else (k, p)
+    steps_last = _are_bytes(tensor) or _are_neighbours(element, k, p)
+    last = (p, k) if steps_last else (k, p)
     covered = wrap(steps.length) if steps.part is None else wrap(steps.part.extent) * steps.length
     for position, extent, end in ((p, wrap(p.extent), count), (number, covered, steps.depth)):
         if _differs(extent, end):
@@ -260,6 +263,13 @@ def _operand(
     shape = tuple(a.extent for a in made_axes)
     made = Tensor(f"{tensor.name}.{name}", shape, element.dtype, made_axes, element, tensor.source)
     return _Operand(made, tuple(outer), k, p)
+
+
+def _are_bytes(tensor: Tensor) -> bool:
+    """Whether a contraction sums products of bytes, of which tensor cores take only steps that lie side by side."""
+    assert isinstance(tensor.body, Reduce)
+    kinds = {_unconverted(e).dtype for e in tensor.body.operand.operands}
+    return kinds <= {DType.INT8, DType.UINT8} and tensor.dtype is DType.INT32
 
 
 def _are_neighbours(element: Expr, axis: Axis, other: Axis) -> bool:
@@ -278,42 +288,61 @@ def _stride(load: Load, axis: Axis) -> int | None:
 def vector_width(operand: Tensor, most: int) -> int:
     """How many neighbours of the operand's last axis, at most ``most``, lie side by side in memory, beginning at a
     multiple of so many elements: a thread loads them at once."""
-    element, last = operand.body, operand.axes[-1]
-    ends: list[int] = []
-    while isinstance(element, Select):
-        if depends_on(element.condition, last):
-            end = _end_along(element.condition, last)
-            if end is None:
-                return 1
-            ends.append(end)
-        element = element.on_true
-    if not isinstance(element, Load):
-        return 1
-    widths = [w for w in (most >> i for i in range(most.bit_length())) if w > 1 and not any(end % w for end in ends)]
-    return next((w for w in widths if _is_vector(element, operand.axes, w)), 1)
+    widths = (most >> i for i in range(most.bit_length()))
+    return next((w for w in widths if w > 1 and _is_vector(operand, w)), 1)
 
 
-def _is_vector(element: Load, axes: Sequence[Axis], width: int) -> bool:
-    """Whether ``width`` neighbours along the last axis, from a multiple of it on, lie at such a place in memory."""
-    *outer, last = axes
+def _is_vector(operand: Tensor, width: int) -> bool:
+    """Whether ``width`` neighbours along the last axis, from a multiple of it on, lie at such a place in memory, and
+    are wanted under conditions that are the same for all of them."""
+    *outer, last = operand.axes
     extent = constant(last.extent)
     if extent is None or extent % width:
         return False
     vector, lane = Axis("vector", extent=extent // width), Axis("lane", extent=width)
-    ranges: dict[Var, Interval] = dict.fromkeys(outer, (0, None))
+    ranges: dict[Var, Interval] = {a: (0, n if n is None else n - 1) for a in outer for n in (constant(a.extent),)}
     ranges |= {vector: (0, extent // width - 1), lane: (0, width - 1)}
+
+    def lanes(e: Expr) -> Expr:
+        return simplify(substitute(e, {last: vector * width + lane}), ranges)
+
+    assert operand.body is not None
+    element = operand.body
+    while isinstance(element, Select):
+        if not is_uniform(lanes(element.condition), lane, width, ranges):
+            return False
+        element = element.on_true
+    if not isinstance(element, Load):
+        return False
     flat: Expr = const(0)
     for index, size in zip(element.indices, element.source.shape, strict=True):
-        flat = flat * size + substitute(index, {last: vector * width + lane})
-    found = linear_in(simplify(flat, ranges), lane)
+        flat = flat * size + index
+    found = linear_in(lanes(flat), lane)
     return found is not None and found[0] == 1 and all(step % width == 0 for step, _ in terms(found[1]))
 
 
-def _end_along(condition: Expr, axis: Axis) -> int | None:
-    """``end`` when the condition says ``axis < end``."""
-    if not isinstance(condition, Compare) or condition.op != "lt" or condition.left != axis:
+def turned(operand: Tensor) -> Tensor:
+    """``operand`` with its last two axes exchanged."""
+    *outer, row, column = operand.axes
+    axes = (*outer, column, row)
+    return dataclasses.replace(operand, axes=axes, shape=tuple(a.extent for a in axes))
+
+
+def with_inlined(operand: Tensor, stages: Sequence[Tensor]) -> Tensor:
+    """``operand`` as it is made when ``stages``, readers first, are made where they are read."""
+    assert operand.body is not None
+    body = operand.body
+    for stage in stages:
+        body = transform(body, functools.partial(_definition, stage))
+    return dataclasses.replace(operand, body=body)
+
+
+def _definition(stage: Tensor, e: Expr) -> Expr | None:
+    """What is read of ``stage``; None for what is no load of it."""
+    if not isinstance(e, Load) or e.source is not stage:
         return None
-    return constant(condition.right)
+    assert stage.body is not None
+    return substitute(stage.body, dict(zip(stage.axes, e.indices, strict=True)))
 
 
 def _flat(load: Load, values: Mapping[Var, Expr]) -> int | None:
