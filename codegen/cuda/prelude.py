@@ -152,14 +152,9 @@ static __device__ __forceinline__ void pc_show_stores() {
 
 // The sums stay in their registers from the first product to the last one's end.
 template <int COUNT>
-static __device__ __forceinline__ void pc_hold(float* sums) {
+static __device__ __forceinline__ void pc_begin_products(float* sums) {
     #pragma unroll
     for (int i = 0; i < COUNT; ++i) asm volatile("" : "+f"(sums[i]) :: "memory");
-}
-
-template <int COUNT>
-static __device__ __forceinline__ void pc_begin_products(float* sums) {
-    pc_hold<COUNT>(sums);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 
@@ -167,7 +162,8 @@ template <int COUNT>
 static __device__ __forceinline__ void pc_end_products(float* sums) {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-    pc_hold<COUNT>(sums);
+    #pragma unroll
+    for (int i = 0; i < COUNT; ++i) asm volatile("" : "+f"(sums[i]) :: "memory");
 }
 
 // Adds 16 steps to a thread's sums of two rows, with so many columns in all; turned operands have their rows (or
